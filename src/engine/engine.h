@@ -1,0 +1,89 @@
+// The engine interface: run vCPUs until they need us. An engine knows memory regions, vCPU state, interrupts and
+// exits; it knows no device. Everything above speaks only this.
+#pragma once
+#include <functional>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/ints.h"
+#include "base/result.h"
+#include "bus/io.h"
+#include "engine/cpu_model.h"
+#include "engine/exit.h"
+#include "engine/vcpu_state.h"
+#include "memory/guest_memory.h"
+#include "telemetry/counter.h"
+
+namespace bulkhead::engine {
+
+enum class EngineKind : u8 { kKvm, kMshv, kXen, kDbt };
+std::string_view engine_name(EngineKind kind);
+
+struct Capabilities {
+  unsigned max_vcpus = 0;
+  bool lapic_in_engine = false;  // LAPICs and HLT are the engine's
+  bool dirty_log = false;
+};
+
+// What probe() found. `reason` is empty when usable; otherwise it says what is missing and what to do about it.
+struct Probe {
+  EngineKind kind;
+  bool usable = false;
+  std::string reason;
+  Capabilities capabilities;
+};
+
+// Interrupts from an 8259: level of its INT pin, and the acknowledge cycle that yields a vector. Any thread.
+class ExtIntSource {
+ public:
+  virtual ~ExtIntSource() = default;
+  virtual std::optional<u8> acknowledge() = 0;  // the vector, or nothing if the request went away
+};
+
+class Vcpu {
+ public:
+  virtual ~Vcpu() = default;
+  // Runs the guest on the calling thread (always the same one) until it needs us. See exit.h for what is owed.
+  virtual Exit run() = 0;
+  // Makes a running run(), or the next one, return KickedExit soon. Any thread.
+  virtual void kick() = 0;
+  // Only between run() calls, on the vCPU's thread or while no thread runs it. An exit that owes completion
+  // (port or MMIO read) is completed first by run(); state() before that shows the guest before the instruction.
+  virtual VcpuState state() = 0;
+  virtual Result<void> set_state(const VcpuState& state) = 0;
+  virtual std::string describe() = 0;  // registers and the bytes at RIP, for a failure report
+  virtual const telemetry::CounterSet& counters() const = 0;  // engine-internal counters; readable any time
+};
+
+struct PartitionConfig {
+  unsigned vcpus = 1;  // 1..max_vcpus
+  CpuModel cpu_model;  // already cut down to the host
+  // Engine-specific settings by name, e.g. {"dbt.mode","interpreter"}. One that the engine does not know is refused.
+  std::vector<std::pair<std::string, std::string>> options;
+};
+
+// A guest: its memory map, its vCPUs, its interrupt controllers. MsiSink::send delivers MSIs, from any thread.
+class Partition : public MsiSink {
+ public:
+  virtual Vcpu& vcpu(unsigned index) = 0;  // index < config.vcpus; BSP is 0 and runnable, the others wait for SIPI
+  // The 8259's INT pin, wired to LINT0 of the BSP. Any thread.
+  virtual void set_extint(bool asserted) = 0;
+  virtual void set_extint_source(ExtIntSource* source) = 0;  // before the first run()
+  virtual void inject_nmi(unsigned vcpu) = 0;                // any thread
+  // Called (on some vCPU thread) when the guest writes EOI for a vector that a level-triggered IOAPIC entry owns.
+  virtual void set_eoi_handler(std::function<void(u8 vector)> handler) = 0;
+};
+
+class Engine {
+ public:
+  virtual ~Engine() = default;
+  virtual Probe probe() const = 0;  // cheap enough for every start; never creates a partition
+  // `memory` must outlive the partition.
+  virtual Result<std::unique_ptr<Partition>> create(const PartitionConfig& config, GuestMemory& memory) = 0;
+};
+
+}  // namespace bulkhead::engine

@@ -1,0 +1,81 @@
+// The machine `microvm`: RAM, LAPICs, IOAPIC, PIT, PIC, RTC, UART, virtio-mmio devices named in ACPI, and a kernel
+// loaded straight into memory. It joins an engine's partition to the devices and runs the vCPU threads.
+#pragma once
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/clock.h"
+#include "base/result.h"
+#include "engine/engine.h"
+
+namespace bulkhead::block {
+class Disk;
+}
+namespace bulkhead::device {
+class ConsoleBackend;
+class EntropySource;
+}  // namespace bulkhead::device
+
+namespace bulkhead::machine {
+
+// How the kernel is entered. kAuto: PVH if the kernel has ELF note 18, else the Linux boot protocol, else Multiboot.
+enum class BootProtocol : u8 { kAuto, kPvh, kLinux64, kMultiboot };
+
+struct MicrovmConfig {
+  unsigned vcpus = 1;
+  u64 memory_bytes = 512u << 20;
+  std::string kernel_path;
+  std::string initrd_path;                // empty: none
+  std::vector<std::string> modules;       // Multiboot modules: "PATH [ARGS]"
+  std::string command_line;
+  BootProtocol protocol = BootProtocol::kAuto;
+  std::string cpu_model = "host";
+  std::vector<std::pair<std::string, std::string>> engine_options;
+
+  // Owned elsewhere, outlive the machine. Order is the order of the virtio-mmio slots.
+  std::vector<block::Disk*> disks;
+  // virtio-console: port 0 is hvc0; more ports make it multiport, each with its name.
+  struct ConsolePort {
+    std::string name;
+    device::ConsoleBackend* backend = nullptr;
+    bool is_console = false;  // hvcN in the guest rather than /dev/vportNpM
+  };
+  std::vector<ConsolePort> console_ports;  // empty: no virtio console
+  device::ConsoleBackend* uart = nullptr;  // the 16550's far end; null: output is dropped
+  bool rng = true;
+  device::ConsoleBackend* debugcon = nullptr;  // port 0xe9; null: not there
+  bool debug_exit = false;                     // port 0xf4
+};
+
+// Why the machine stopped running.
+struct Outcome {
+  enum class Kind : u8 { kPowerOff, kReset, kDebugExit, kTripleFault, kHalted, kStopped, kEngineFailure };
+  Kind kind = Kind::kStopped;
+  u8 status = 0;        // kDebugExit: 2*v+1
+  std::string reason;   // kTripleFault, kHalted, kEngineFailure: one line
+};
+
+// Exits by kind with latencies of their handling, for the report.
+struct ExitStatistics {
+  std::string kind;
+  u64 count = 0, sum_ns = 0, p50_ns = 0, p99_ns = 0;
+};
+
+class Microvm {
+ public:
+  // Loads everything; nothing runs yet. Errors name the file and what is wrong with it.
+  static Result<std::unique_ptr<Microvm>> create(engine::Engine& engine, MicrovmConfig config);
+  virtual ~Microvm() = default;
+  // Runs the vCPU threads until the guest ends or stop() is called; blocks the caller. A reset ends run() with kReset: to reboot,
+  // destroy and create again.
+  virtual Outcome run() = 0;
+  virtual void stop() = 0;  // any thread, also a signal-handling one (not a signal handler)
+  virtual std::vector<ExitStatistics> exit_statistics() const = 0;
+  virtual std::vector<std::pair<std::string, u64>> engine_counters() const = 0;  // summed over vCPUs
+  virtual std::string kernel_description() const = 0;  // e.g. "bzImage 6.1.0-43-cloud-amd64 (lz4), PVH entry"
+};
+
+}  // namespace bulkhead::machine

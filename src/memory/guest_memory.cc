@@ -1,0 +1,88 @@
+#include "memory/guest_memory.h"
+
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "base/bits.h"
+
+namespace bulkhead {
+
+Result<GuestMemory> GuestMemory::create(std::vector<RamRange> ranges) {
+  std::ranges::sort(ranges, {}, &RamRange::start);
+  u64 total = 0;
+  Gpa end{0};
+  for (RamRange& range : ranges) {
+    if (range.size == 0 || !is_aligned(range.size, kPageSize) || !is_aligned(range.start.value, kPageSize))
+      return fail("guest memory range at {:#x} of {} bytes is not a whole number of pages", range.start.value,
+                  range.size);
+    if (range.start < end || range.start.value + range.size < range.start.value)
+      return fail("guest memory ranges overlap at {:#x}", range.start.value);
+    range.file_offset = total;
+    total += range.size;
+    end = range.start + range.size;
+  }
+  if (total == 0) return fail("a guest needs some memory");
+
+  GuestMemory memory;
+  memory.fd_ = UniqueFd{::memfd_create("bulkhead-guest-ram", MFD_CLOEXEC)};
+  if (!memory.fd_) return fail_errno("cannot create guest memory");
+  if (::ftruncate(memory.fd_.get(), static_cast<off_t>(total)) != 0)
+    return fail_errno("cannot size guest memory to {} bytes", total);
+  void* const mapping =
+      ::mmap(nullptr, total, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, memory.fd_.get(), 0);
+  if (mapping == MAP_FAILED) return fail_errno("cannot map {} bytes of guest memory", total);
+  ::madvise(mapping, total, MADV_DONTDUMP);
+  memory.base_ = static_cast<std::byte*>(mapping);
+  memory.size_ = total;
+  memory.ranges_ = std::move(ranges);
+  return memory;
+}
+
+Result<GuestMemory> GuestMemory::create_pc(u64 bytes, Gpa hole_start) {
+  std::vector<RamRange> ranges{{Gpa{0}, std::min(bytes, hole_start.value)}};
+  if (bytes > hole_start.value) ranges.push_back({Gpa{4_GiB}, bytes - hole_start.value});
+  return create(std::move(ranges));
+}
+
+GuestMemory::GuestMemory(GuestMemory&& other) noexcept
+    : fd_{std::move(other.fd_)},
+      base_{std::exchange(other.base_, nullptr)},
+      size_{std::exchange(other.size_, 0)},
+      ranges_{std::move(other.ranges_)} {}
+
+GuestMemory::~GuestMemory() {
+  if (base_ != nullptr) ::munmap(base_, size_);
+}
+
+namespace {
+// Calls copy(host, done, length) for each piece of [at, at+total) that lies in one range.
+template <class Copy>
+bool for_each_piece(const GuestMemory& memory, Gpa at, u64 total, Copy copy) {
+  for (u64 done = 0; done < total;) {
+    const Gpa here = at + done;
+    u64 room = 0;
+    for (const RamRange& range : memory.ranges())
+      if (range.contains(here, 1)) room = range.size - (here - range.start);
+    if (room == 0) return false;
+    const u64 length = std::min(room, total - done);
+    copy(memory.host(here, length), done, length);
+    done += length;
+  }
+  return true;
+}
+}  // namespace
+
+bool GuestMemory::read(Gpa at, std::span<std::byte> out) const {
+  return for_each_piece(*this, at, out.size(),
+                        [&](const std::byte* from, u64 done, u64 n) { std::memcpy(out.data() + done, from, n); });
+}
+
+bool GuestMemory::write(Gpa at, std::span<const std::byte> in) const {
+  return for_each_piece(*this, at, in.size(),
+                        [&](std::byte* to, u64 done, u64 n) { std::memcpy(to, in.data() + done, n); });
+}
+
+}  // namespace bulkhead

@@ -1,0 +1,72 @@
+// Guest-physical RAM: a memfd mapped once into the monitor, seen by the guest as one or two ranges.
+// Everything in it may change under our hands at any moment (other vCPUs write it): copy in, then judge.
+// Thread-safe after create(); the map itself never changes.
+#pragma once
+#include <cstring>
+#include <optional>
+#include <span>
+#include <type_traits>
+#include <vector>
+
+#include "base/fd.h"
+#include "base/ints.h"
+#include "base/result.h"
+
+namespace bulkhead {
+
+struct RamRange {
+  Gpa start;          // page aligned
+  u64 size = 0;       // bytes, page aligned, > 0
+  u64 file_offset = 0;  // where it lies in the memfd; set by create()
+  bool contains(Gpa at, u64 length) const {
+    return at >= start && length <= size && at.value - start.value <= size - length;
+  }
+};
+
+class GuestMemory {
+ public:
+  // Errors: ranges unaligned or overlapping, or the host has no memory for them.
+  static Result<GuestMemory> create(std::vector<RamRange> ranges);
+  // RAM of `bytes` laid out as on a PC: below `hole_start`, the rest from 4 GiB up.
+  static Result<GuestMemory> create_pc(u64 bytes, Gpa hole_start = {0xC0000000});
+  GuestMemory(GuestMemory&&) noexcept;
+  GuestMemory& operator=(GuestMemory&&) = delete;
+  ~GuestMemory();
+
+  int fd() const { return fd_.get(); }
+  std::span<const RamRange> ranges() const { return ranges_; }
+  u64 size() const { return size_; }
+
+  // The host address of [at, at+length), or nullptr when it is not wholly inside one RAM range.
+  std::byte* host(Gpa at, u64 length) const {
+    for (const RamRange& range : ranges_)
+      if (range.contains(at, length)) return base_ + range.file_offset + (at - range.start);
+    return nullptr;
+  }
+
+  // Copies that may span ranges but not holes. False (and nothing promised about `out`) when any byte is not RAM.
+  [[nodiscard]] bool read(Gpa at, std::span<std::byte> out) const;
+  [[nodiscard]] bool write(Gpa at, std::span<const std::byte> in) const;
+
+  template <class T>
+    requires std::is_trivially_copyable_v<T>
+  std::optional<T> load(Gpa at) const {
+    T value;
+    if (!read(at, std::as_writable_bytes(std::span{&value, 1}))) return std::nullopt;
+    return value;
+  }
+  template <class T>
+    requires std::is_trivially_copyable_v<T>
+  [[nodiscard]] bool store(Gpa at, const T& value) const {
+    return write(at, std::as_bytes(std::span{&value, 1}));
+  }
+
+ private:
+  GuestMemory() = default;
+  UniqueFd fd_;
+  std::byte* base_ = nullptr;
+  u64 size_ = 0;
+  std::vector<RamRange> ranges_;
+};
+
+}  // namespace bulkhead

@@ -1,0 +1,53 @@
+// Counters and latency histograms that cost a relaxed add, under one set of names on every engine.
+#pragma once
+#include <array>
+#include <atomic>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/ints.h"
+
+namespace bulkhead::telemetry {
+
+class Counter {
+ public:
+  void add(u64 n = 1) { value_.fetch_add(n, std::memory_order_relaxed); }
+  u64 value() const { return value_.load(std::memory_order_relaxed); }
+
+ private:
+  std::atomic<u64> value_{0};
+};
+
+// Log-linear buckets: 8 per power of two, so a percentile is within 12.5 % of the truth. Values in nanoseconds.
+// record() from any thread.
+class Histogram {
+ public:
+  void record(u64 ns);
+  u64 count() const;
+  u64 sum() const;
+  u64 percentile(double p) const;  // p in 0..100; 0 when empty; the upper edge of the bucket that holds it
+
+ private:
+  static constexpr unsigned kBuckets = 8 * 61;
+  std::atomic<u64> sum_{0};
+  std::array<std::atomic<u64>, kBuckets> buckets_{};
+};
+
+// A fixed list of named counters, e.g. one engine's or one device's.
+class CounterSet {
+ public:
+  explicit CounterSet(std::vector<std::string_view> names)
+      : names_{std::move(names)}, counters_{std::make_unique<Counter[]>(names_.size())} {}
+  Counter& operator[](std::size_t index) { return counters_[index]; }
+  const Counter& operator[](std::size_t index) const { return counters_[index]; }
+  std::size_t size() const { return names_.size(); }
+  std::string_view name(std::size_t index) const { return names_[index]; }
+
+ private:
+  std::vector<std::string_view> names_;
+  std::unique_ptr<Counter[]> counters_;
+};
+
+}  // namespace bulkhead::telemetry
