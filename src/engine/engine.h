@@ -47,8 +47,9 @@ class ExtIntSource {
 class Vcpu {
  public:
   virtual ~Vcpu() = default;
-  // Runs the guest on the calling thread (always the same one) until it needs us. See exit.h for what is owed.
-  virtual Exit run() = 0;
+  // Runs the guest on the calling thread (always the same one) until it needs us. The exit belongs to the vCPU and is
+  // valid until the next run(), which takes the caller's answer from it; see exit.h for what is owed.
+  virtual Exit& run() = 0;
   // Makes a running run(), or the next one, return KickedExit soon. Any thread.
   virtual void kick() = 0;
   // Only between run() calls, on the vCPU's thread or while no thread runs it. An exit that owes completion
