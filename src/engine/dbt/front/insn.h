@@ -21,12 +21,17 @@ enum class RegisterClass : u8 {
   kIp, kFlags, kOther
 };
 
+// Which part of the encoding names an operand.
+enum class OperandField : u8 { kOther, kModrmReg, kModrmRm, kVvvv, kOpcode };
+
 struct Operand {
   OperandKind kind = OperandKind::kNone;
   RegisterClass reg_class = RegisterClass::kNone;
   u8 reg = 0;      // register number within its class
   u8 read : 1 = 0, written : 1 = 0, hidden : 1 = 0;  // hidden: implied by the opcode, not encoded in ModRM/imm
   u16 size = 0;    // bytes
+  OperandField field = OperandField::kOther;
+  bool conditional_write = false;  // a write that may not happen, so the old value matters
 };
 
 inline constexpr u8 kNoRegister = 0xff;
