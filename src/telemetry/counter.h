@@ -30,7 +30,7 @@ class Histogram {
   u64 percentile(double p) const;  // p in 0..100; 0 when empty; the upper edge of the bucket that holds it
 
  private:
-  static constexpr unsigned kBuckets = 8 * 61;
+  static constexpr unsigned kBuckets = 8 * 62;  // values up to 2^64 - 1
   std::atomic<u64> sum_{0};
   std::array<std::atomic<u64>, kBuckets> buckets_{};
 };

@@ -1,0 +1,101 @@
+#include "memory/guest_memory.h"
+
+#include <gtest/gtest.h>
+
+#include <array>
+#include <numeric>
+
+namespace bulkhead {
+namespace {
+
+GuestMemory two_ranges() {
+  auto memory = GuestMemory::create({{{0}, 64_KiB}, {{1_MiB}, 64_KiB}});
+  EXPECT_TRUE(memory);
+  return std::move(*memory);
+}
+
+TEST(GuestMemory, StartsAsZeroesAndKeepsWhatIsStored) {
+  const GuestMemory memory = two_ranges();
+  EXPECT_EQ(memory.size(), 128_KiB);
+  EXPECT_EQ(memory.load<u64>({1_MiB}), 0u);
+  EXPECT_TRUE(memory.store({1_MiB + 8}, u32{0xdeadbeef}));
+  EXPECT_EQ(memory.load<u32>({1_MiB + 8}), 0xdeadbeefu);
+  EXPECT_EQ(memory.load<u32>({8}), 0u);
+}
+
+TEST(GuestMemory, HostAndCopySeeTheSameBytes) {
+  const GuestMemory memory = two_ranges();
+  std::byte* at = memory.host({0x1000}, 4);
+  ASSERT_NE(at, nullptr);
+  *at = std::byte{0x7f};
+  EXPECT_EQ(memory.load<u8>({0x1000}), 0x7f);
+}
+
+TEST(GuestMemory, CopiesSpanRangesThatTouch) {
+  const auto memory = GuestMemory::create({{{0}, 4_KiB}, {{4_KiB}, 4_KiB}});
+  ASSERT_TRUE(memory);
+  std::array<u8, 64> in{}, out{};
+  std::iota(in.begin(), in.end(), u8{1});
+  EXPECT_TRUE(memory->write({4_KiB - 32}, std::as_bytes(std::span{in})));
+  EXPECT_TRUE(memory->read({4_KiB - 32}, std::as_writable_bytes(std::span{out})));
+  EXPECT_EQ(in, out);
+  EXPECT_EQ(memory->host({4_KiB - 32}, 64), nullptr) << "the two may lie apart on the host";
+}
+
+TEST(GuestMemory, APcHasAHoleBelowFourGiB) {
+  const auto memory = GuestMemory::create_pc(16_MiB, {12_MiB});
+  ASSERT_TRUE(memory);
+  ASSERT_EQ(memory->ranges().size(), 2u);
+  EXPECT_EQ(memory->ranges()[0].size, 12_MiB);
+  EXPECT_EQ(memory->ranges()[1].start, Gpa{4_GiB});
+  EXPECT_EQ(memory->ranges()[1].size, 4_MiB);
+  const auto small = GuestMemory::create_pc(8_MiB, {12_MiB});
+  ASSERT_TRUE(small);
+  EXPECT_EQ(small->ranges().size(), 1u);
+}
+
+TEST(GuestMemory, CanBeMovedWithoutLosingTheMapping) {
+  GuestMemory first = two_ranges();
+  ASSERT_TRUE(first.store({0}, u8{9}));
+  const GuestMemory second{std::move(first)};
+  EXPECT_EQ(second.load<u8>({0}), 9);
+}
+
+TEST(GuestMemory, RefusesLayoutsThatAreNotValid) {
+  EXPECT_FALSE(GuestMemory::create({{{1}, 4_KiB}}));
+  EXPECT_FALSE(GuestMemory::create({{{0}, 100}}));
+  EXPECT_FALSE(GuestMemory::create({{{0}, 8_KiB}, {{4_KiB}, 8_KiB}}));
+  EXPECT_FALSE(GuestMemory::create({{{0}, 0}}));
+}
+
+TEST(GuestMemory, WhatIsNotRamIsRefused) {
+  const GuestMemory memory = two_ranges();
+  EXPECT_FALSE(memory.load<u8>({64_KiB}));
+  EXPECT_FALSE(memory.load<u8>({1_MiB - 1}));
+  EXPECT_FALSE(memory.store({~u64{0}}, u8{1}));
+  EXPECT_EQ(memory.host({64_KiB}, 1), nullptr);
+}
+
+TEST(GuestMemory, AnAccessThatEndsInAHoleIsRefused) {
+  const GuestMemory memory = two_ranges();
+  EXPECT_FALSE(memory.load<u64>({64_KiB - 4}));
+  EXPECT_FALSE(memory.store({1_MiB + 64_KiB - 1}, u16{1}));
+  EXPECT_TRUE(memory.store({1_MiB + 64_KiB - 2}, u16{1}));
+}
+
+TEST(GuestMemory, LengthsThatWrapAreRefused) {
+  const GuestMemory memory = two_ranges();
+  EXPECT_EQ(memory.host({0x1000}, ~u64{0}), nullptr);
+  EXPECT_EQ(memory.host({0x1000}, ~u64{0} - 0xfff), nullptr);
+  EXPECT_EQ(memory.host({~u64{0} - 3}, 8), nullptr);
+  EXPECT_FALSE(memory.load<u64>({~u64{0} - 3}));
+}
+
+TEST(GuestMemory, NothingIsAlwaysThere) {
+  const GuestMemory memory = two_ranges();
+  EXPECT_TRUE(memory.read({0}, {}));
+  EXPECT_NE(memory.host({64_KiB}, 0), nullptr) << "an empty range at the very end";
+}
+
+}  // namespace
+}  // namespace bulkhead
