@@ -184,6 +184,7 @@ class Cpu {
   // ---- x87 and vector state (simd/state.cc)
   void spill_fpu();   // host registers -> s.xsave, host set to its defaults; no-op when not live
   void fill_fpu();    // s.xsave -> host registers
+  u64 simd_features = 0;  // simd/: what the CPU model has of it, one bit each; 0 = not looked up yet
 
   // ---- caches of translated code: installed by the translator
   // Called when guest code on a physical page may have changed or its mapping went away.
