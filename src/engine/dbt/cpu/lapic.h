@@ -20,10 +20,24 @@ namespace bulkhead::engine::dbt {
 
 class Lapic;
 
+// Offsets in the register page; the x2APIC MSR is 0x800 + offset / 16 [SDM-3A "Local APIC Register Address Map"].
+namespace lapic_reg {
+enum : u32 {
+  kId = 0x20, kVersion = 0x30, kTaskPriority = 0x80, kArbitration = 0x90, kProcessorPriority = 0xa0, kEoi = 0xb0,
+  kLogicalDestination = 0xd0, kDestinationFormat = 0xe0, kSpurious = 0xf0, kIsr = 0x100, kTmr = 0x180, kIrr = 0x200,
+  kErrorStatus = 0x280, kCommand = 0x300, kCommandHigh = 0x310, kLvtTimer = 0x320, kLvtThermal = 0x330,
+  kLvtPerformance = 0x340, kLvt0 = 0x350, kLvt1 = 0x360, kLvtError = 0x370, kInitialCount = 0x380,
+  kCurrentCount = 0x390, kDivide = 0x3e0, kSelfIpi = 0x3f0
+};
+inline constexpr u32 kLvtMasked = 1u << 16;
+}  // namespace lapic_reg
+
 enum class DeliveryMode : u8 { kFixed = 0, kLowestPriority = 1, kSmi = 2, kNmi = 4, kInit = 5, kSipi = 6, kExtInt = 7 };
 
+inline constexpr u32 kBroadcast = ~u32{0};
+
 struct InterruptMessage {
-  u32 destination = 0;
+  u32 destination = 0;  // or kBroadcast
   bool logical = false;
   DeliveryMode mode = DeliveryMode::kFixed;
   u8 vector = 0;
@@ -63,10 +77,13 @@ class LapicBus {
   virtual u64 host_tsc() const;                    // tests hold it still
   // Before code is called that may use the host's vector registers. On vCPU `index`'s thread.
   virtual void before_callout(unsigned index) { (void)index; }
+  // Before vCPU `index` sends an interrupt, on its thread: what it wrote to code must be known to the receiver first.
+  virtual void before_ipi(unsigned index) { (void)index; }
 
  private:
   void add(Lapic& lapic);
-  void route(const InterruptMessage& message, bool broadcast);
+  // To every LAPIC that the destination names, but for `except`; or to one of them (lowest priority).
+  void route(const InterruptMessage& message, const Lapic* except = nullptr);
   void timer_armed(u64 deadline);
   std::vector<Lapic*> lapics_;                     // by vCPU; complete before the first interrupt
   std::atomic<u32> round_robin_{0};                // tie-breaker of lowest-priority delivery
@@ -130,40 +147,48 @@ class Lapic {
 
   u32& reg(u32 offset) { return regs_[offset >> 4]; }
   u32 reg(u32 offset) const { return regs_[offset >> 4]; }
-  bool software_enabled() const { return (reg(0xf0) >> 8) & 1; }
+  bool software_enabled() const { return (reg(lapic_reg::kSpurious) >> 8) & 1; }
+  // IRR, ISR and TMR: 256 bits in eight registers from `base` on.
+  bool test_vector(u32 base, u8 vector) const { return (reg(base + (vector >> 5) * 16) >> (vector & 31)) & 1; }
+  void set_vector(u32 base, u8 vector) { reg(base + (vector >> 5) * 16) |= 1u << (vector & 31); }
+  void clear_vector(u32 base, u8 vector) { reg(base + (vector >> 5) * 16) &= ~(1u << (vector & 31)); }
+  int highest(u32 base) const;                 // -1: none
 
+  // [locked]: called with mutex_ held.
   // lapic_registers.cc
-  bool writable(u32 offset) const;
-  bool readable(u32 offset) const;
-  u32 read_register(u32 offset);
-  bool write_register(u32 offset, u32 value);  // false: the timer or an IPI needs follow-up by the caller
-  void write_spurious(u32 value);
-  void write_lvt(u32 offset, u32 value);
+  u32 read_register(u32 offset);               // [locked]
+  void write_register(u32 offset, u32 value);  // [locked]
+  void write_spurious(u32 value);              // [locked]
+  void write_lvt(u32 offset, u32 value);       // [locked]
   bool write_base(u64 value);
-  void power_on_registers();
+  bool write_x2apic(u32 offset, u64 value);
+  void power_on_registers(bool init);          // [locked]
+  void enter_x2apic();                         // [locked]
   void publish_page();
-  u32 id_register() const;
+
+  // lapic.cc
+  bool lint0_passes_extint() const;            // [locked]
+  void lint0_changed(bool asserted);
+  void accept(const InterruptMessage& message);
+  void accept_vector(u8 vector, bool level);   // [locked]
+  void report_error(u32 esr_bit);              // [locked]
+  void update();                               // [locked] PPR and deliverable_, then signal
+  void end_of_interrupt();
 
   // lapic_ipi.cc
-  void send_ipi(u64 icr);
-  void end_of_interrupt();
+  void send_ipi(u32 command, u32 destination);
   bool matches(const InterruptMessage& message) const;
   u32 arbitration_priority() const;
-  void accept(const InterruptMessage& message);
-  void accept_vector(u8 vector, bool level);   // lock held
-  void lint0_edge(bool asserted);              // lock held
-  bool lint0_passes_extint() const;            // lock held
-  void report_error(u32 esr_bit);              // lock held
-  void update();                               // lock held: PPR, then deliverable_, then signal
 
   // lapic_timer.cc
-  TimerMode timer_mode() const { return static_cast<TimerMode>((reg(0x320) >> 17) & 3); }
+  TimerMode timer_mode() const { return static_cast<TimerMode>((reg(lapic_reg::kLvtTimer) >> 17) & 3); }
   u64 timer_unit() const;                      // nanoseconds of one count
-  void start_count(u32 initial);               // lock held
-  void arm(u64 deadline);                      // lock held; host TSC or kNever
+  void start_count(u32 count);                 // [locked] from the initial count, or on from `count`
+  void arm(u64 deadline);                      // [locked] host TSC or kNever
+  void fire_if_due(u64 now);                   // [locked]
   u32 current_count() const;
-  void set_deadline(u64 guest_tsc);            // lock held
-  void check_timer(u64 now);                   // fires if due; any thread
+  void set_deadline(u64 guest_tsc);            // [locked]
+  void check_timer(u64 now);                   // any thread
 
   LapicBus& bus_;
   CpuState& state_;
@@ -172,7 +197,7 @@ class Lapic {
   u32 errors_ = 0;                             // what the next write to ESR shows
   u64 base_ = 0;                               // IA32_APIC_BASE
   u64 tsc_deadline_ = 0;                       // IA32_TSC_DEADLINE, guest TSC
-  u64 period_ = 0;                             // host TSC ticks of the running count
+  u64 period_ = 0;                             // of the running count, host TSC ticks
   bool extint_latched_ = false;                // an ExtINT message came
   std::atomic<u64> mmio_page_{kNever};
   std::atomic<u64> deadline_{kNever};          // host TSC
