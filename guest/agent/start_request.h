@@ -1,0 +1,55 @@
+// What the agent is asked to run, as bytes: the monitor writes it (src/zone/session/start_request.cc), the agent reads
+// it in place. Layout, little endian:
+//   u32 flags   u16 columns   u16 rows   u32 argument count   u32 environment count
+//   then strings, each u32 length (without the NUL), bytes, NUL: hostname, working directory, arguments, environment
+#pragma once
+#include <cstdint>
+#include <cstring>
+#include <span>
+
+#include "guest/agent/protocol.h"
+
+namespace bulkhead::agent {
+
+inline constexpr std::uint32_t kFlagTerminal = 1;  // a pseudo terminal instead of three pipes
+inline constexpr std::uint32_t kMaxArguments = 16 * 1024;
+inline constexpr std::uint32_t kMaxEnvironment = 4 * 1024;
+inline constexpr std::uint32_t kMaxHostname = 64;  // the kernel's limit
+
+struct StartHeader {
+  std::uint32_t flags;
+  std::uint16_t columns, rows;
+  std::uint32_t arguments, environment;
+};
+
+// Reads the request in `bytes`, which must outlive the strings it hands out. Every next_string() may fail.
+class StartReader {
+ public:
+  explicit StartReader(std::span<char> bytes) : rest_{bytes} {}
+
+  // False when the header is short or a count is out of bounds.
+  bool header(StartHeader& out) {
+    if (rest_.size() < sizeof out) return false;
+    std::memcpy(&out, rest_.data(), sizeof out);
+    rest_ = rest_.subspan(sizeof out);
+    return (out.flags & ~kFlagTerminal) == 0 && out.arguments >= 1 && out.arguments <= kMaxArguments &&
+           out.environment <= kMaxEnvironment;
+  }
+  // The next string, NUL-terminated and without a NUL inside; nullptr when there is none.
+  char* next_string() {
+    std::uint32_t length;
+    if (rest_.size() < sizeof length) return nullptr;
+    std::memcpy(&length, rest_.data(), sizeof length);
+    if (rest_.size() - sizeof length <= length) return nullptr;
+    char* const text = rest_.data() + sizeof length;
+    if (text[length] != 0 || std::memchr(text, 0, length) != nullptr) return nullptr;
+    rest_ = rest_.subspan(sizeof length + length + 1);
+    return text;
+  }
+  bool at_end() const { return rest_.empty(); }
+
+ private:
+  std::span<char> rest_;
+};
+
+}  // namespace bulkhead::agent

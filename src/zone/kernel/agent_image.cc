@@ -1,0 +1,17 @@
+#include "zone/kernel/agent_image.h"
+
+asm(".section .rodata\n"
+    ".balign 16\n"
+    "bulkhead_agent_start:\n"
+    ".incbin \"" BULKHEAD_AGENT_PATH "\"\n"
+    "bulkhead_agent_end:\n"
+    ".byte 0\n"
+    ".text\n");
+
+extern "C" const std::byte bulkhead_agent_start[], bulkhead_agent_end[];
+
+namespace bulkhead::zone {
+
+std::span<const std::byte> agent_image() { return {bulkhead_agent_start, bulkhead_agent_end}; }
+
+}  // namespace bulkhead::zone

@@ -1,0 +1,15 @@
+// The initramfs of a zone: the agent as /init and just the modules it must load to reach its root file system.
+#pragma once
+#include <string>
+
+#include "zone/image/root_format.h"
+#include "zone/kernel/kernel_image.h"
+#include "zone/store/cache.h"
+
+namespace bulkhead::zone {
+
+// The path of the archive in the cache, made if it is not there yet.
+Result<std::string> initramfs_for(const KernelImage& kernel, RootFormat format, RootAccess access, Cache& cache,
+                                  Workshop& workshop);
+
+}  // namespace bulkhead::zone
