@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "base/sync.h"
+#include "engine/dbt/cpu/lapic.h"
 #include "engine/engine.h"
 #include "memory/guest_memory.h"
 
@@ -21,9 +22,11 @@ struct CodeRequest {
   u8 from;
 };
 
-class SharedState {
+// The interrupt fabric (deliver_msi(), set_extint(), eoi_handler, extint_source, timers) is the LapicBus's.
+class SharedState final : public LapicBus {
  public:
   SharedState(const PartitionConfig& config, GuestMemory& memory);
+  ~SharedState() override;
 
   GuestMemory& memory;
   CpuModel cpu_model;
@@ -41,23 +44,32 @@ class SharedState {
   // Carries out what others asked of `self`.
   void take_requests(Cpu& self);
 
-  // Interrupt fabric.
-  void deliver_msi(Msi message);                        // any thread
-  std::function<void(u8)> eoi_handler;
-  ExtIntSource* extint_source = nullptr;
-  std::atomic<bool> extint_asserted{false};
+  // vCPUs that nothing inside the partition is about to wake: halted with interrupts off, or waiting for a SIPI.
+  std::atomic<unsigned> asleep_for_good{0};
 
   Mutex split_lock;  // serializes locked accesses that cannot be one host instruction
 
  private:
+  void before_callout(unsigned index) override;
+  void before_ipi(unsigned index) override;
+
+  // Fixed room: whoever posts may have the guest's vector registers live, so nothing here allocates.
   struct Inbox {
-    Mutex mutex;
-    std::vector<CodeRequest> requests;
-    bool everything = false;  // overflow: drop all
+    static constexpr unsigned kCapacity = 1024;
+    FutexMutex mutex;
+    std::array<CodeRequest, kCapacity> requests;
+    unsigned count = 0;
+    bool all_writes = false;        // overflow: drop every direct write to code
+    bool all_translations = false;  // overflow: drop every translation
   };
   void post(unsigned to, CodeRequest request);
+  bool take_one(Inbox& inbox, CodeRequest& request);
+  void drop_writes(Cpu& self, u64 gpa_page);
+  void drop_all_writes(Cpu& self);
+  void drop_translations(Cpu& self, u64 gpa_page);
+  void drop_all_translations(Cpu& self);
   std::vector<std::unique_ptr<Inbox>> inboxes_;
-  std::vector<std::atomic<u8>> code_masks_;  // per RAM page, by memfd offset
+  std::vector<std::atomic<u8>> code_masks_;  // per RAM page, by memfd offset; one more at the end for what is not RAM
 };
 
 }  // namespace bulkhead::engine::dbt

@@ -1,0 +1,144 @@
+#include "engine/dbt/cpu/shared.h"
+
+#include "engine/dbt/cpu/cpu.h"
+
+namespace bulkhead::engine::dbt {
+
+namespace {
+LapicBus::Features lapic_features(const CpuModel& model) {
+  const auto width = static_cast<u8>(model.lookup(0x80000008, 0).eax);
+  return {.tsc_hz = model.tsc_hz != 0 ? model.tsc_hz : 1'000'000'000,
+          .x2apic = model.has(1, 0, 'c', 21),
+          .tsc_deadline = model.has(1, 0, 'c', 24),
+          .physical_bits = width != 0 ? width : u8{36}};
+}
+
+constexpr u8 mask_of(const Cpu& cpu) { return static_cast<u8>(1u << cpu.index); }
+}  // namespace
+
+SharedState::SharedState(const PartitionConfig& config, GuestMemory& memory_in)
+    : LapicBus{lapic_features(config.cpu_model)},
+      memory{memory_in},
+      cpu_model{config.cpu_model},
+      code_masks_(memory_in.size() / kPageSize + 1) {
+  for (unsigned i = 0; i < config.vcpus; ++i) inboxes_.push_back(std::make_unique<Inbox>());
+}
+
+SharedState::~SharedState() = default;
+
+std::byte* SharedState::ram(u64 gpa) const { return memory.host(Gpa{align_down(gpa, kPageSize)}, kPageSize); }
+
+std::atomic<u8>& SharedState::code_mask(u64 gpa) {
+  for (const RamRange& range : memory.ranges())
+    if (range.contains(Gpa{gpa}, 1)) return code_masks_[(range.file_offset + gpa - range.start.value) >> kPageShift];
+  return code_masks_.back();
+}
+
+void SharedState::before_callout(unsigned index) { cpus[index]->spill_fpu(); }
+
+// A write that went straight to a page which meanwhile became somebody's code is found when its vCPU drops the TLB entry. That
+// must be before it tells anybody, by an interrupt, that the new code is there.
+void SharedState::before_ipi(unsigned index) {
+  Cpu& self = *cpus[index];
+  if (self.s.pending.load(std::memory_order_acquire) & kPendingInvalidate) take_requests(self);
+}
+
+void SharedState::mark_code_page(Cpu& self, u64 gpa_page) {
+  const u8 before = code_mask(gpa_page).fetch_or(mask_of(self), std::memory_order_seq_cst);
+  if (before != 0) return;  // everybody was told
+  self.flush_tlb_write_entries_for(gpa_page);
+  for (const auto& cpu : cpus)
+    if (cpu.get() != &self)
+      post(cpu->index, {CodeRequest::Kind::kDropWrites, gpa_page, static_cast<u8>(self.index)});
+}
+
+// The fence orders the caller's write before the look at the mask; a translator sets its bit before it reads the code. So
+// either it sees the new bytes, or we see its bit. The bits go at once, so that a page written word by word is posted once;
+// what the holders translate before they take the request is dropped with the rest.
+void SharedState::code_page_written(Cpu& self, u64 gpa_page) {
+  std::atomic_thread_fence(std::memory_order_seq_cst);
+  std::atomic<u8>& mask = code_mask(gpa_page);
+  if (mask.load(std::memory_order_seq_cst) == 0) return;
+  const u8 holders = mask.exchange(0, std::memory_order_seq_cst);
+  for (const auto& cpu : cpus)
+    if (cpu.get() != &self && (holders & mask_of(*cpu)))
+      post(cpu->index, {CodeRequest::Kind::kInvalidate, gpa_page, static_cast<u8>(self.index)});
+  if (holders & mask_of(self)) drop_translations(self, gpa_page);
+}
+
+// Wakes nobody: a vCPU that sleeps takes its requests before it runs guest code again.
+void SharedState::post(unsigned to, CodeRequest request) {
+  Inbox& inbox = *inboxes_[to];
+  {
+    FutexLock lock{inbox.mutex};
+    if (inbox.count < Inbox::kCapacity)
+      inbox.requests[inbox.count++] = request;
+    else if (request.kind == CodeRequest::Kind::kDropWrites)
+      inbox.all_writes = true;
+    else
+      inbox.all_translations = true;
+  }
+  cpus[to]->s.pending.fetch_or(kPendingInvalidate, std::memory_order_seq_cst);
+}
+
+bool SharedState::take_one(Inbox& inbox, CodeRequest& request) {
+  FutexLock lock{inbox.mutex};
+  if (inbox.count == 0) return false;
+  request = inbox.requests[--inbox.count];
+  return true;
+}
+
+// Order among requests does not matter: each only forgets something.
+void SharedState::take_requests(Cpu& self) {
+  self.s.pending.fetch_and(~u32{kPendingInvalidate}, std::memory_order_seq_cst);
+  Inbox& inbox = *inboxes_[self.index];
+  bool all_writes, all_translations;
+  {
+    FutexLock lock{inbox.mutex};
+    all_writes = std::exchange(inbox.all_writes, false);
+    all_translations = std::exchange(inbox.all_translations, false);
+  }
+  CodeRequest request;
+  while (take_one(inbox, request)) {
+    if (request.kind == CodeRequest::Kind::kDropWrites)
+      drop_writes(self, request.gpa_page);
+    else
+      drop_translations(self, request.gpa_page);
+  }
+  if (all_writes) drop_all_writes(self);
+  if (all_translations) drop_all_translations(self);
+}
+
+// If we could write there directly, we may have done so after the page became code: its holders must look again.
+void SharedState::drop_writes(Cpu& self, u64 gpa_page) {
+  bool had_entry = false;
+  for (const auto& space : self.s.tlb)
+    for (const TlbEntry& entry : space)
+      if (entry.write_tag != kNoTag && align_down(entry.gpa_page, kPageSize) == gpa_page) had_entry = true;
+  if (!had_entry) return;
+  self.flush_tlb_write_entries_for(gpa_page);
+  code_page_written(self, gpa_page);
+}
+
+void SharedState::drop_all_writes(Cpu& self) {
+  for (auto& space : self.s.tlb)
+    for (TlbEntry& entry : space) {
+      const u64 page = align_down(entry.gpa_page, kPageSize);
+      if (entry.write_tag == kNoTag || code_mask(page).load(std::memory_order_seq_cst) == 0) continue;
+      entry.write_tag = kNoTag;
+      code_page_written(self, page);
+    }
+}
+
+void SharedState::drop_translations(Cpu& self, u64 gpa_page) {
+  code_mask(gpa_page).fetch_and(static_cast<u8>(~mask_of(self)), std::memory_order_seq_cst);
+  if (self.code_observer) self.code_observer->code_page_written(gpa_page);
+}
+
+// Slow, and rare: more than kCapacity code pages were written while this vCPU slept.
+void SharedState::drop_all_translations(Cpu& self) {
+  for (const RamRange& range : memory.ranges())
+    for (u64 offset = 0; offset < range.size; offset += kPageSize) drop_translations(self, range.start.value + offset);
+}
+
+}  // namespace bulkhead::engine::dbt
