@@ -10,7 +10,7 @@
 namespace bulkhead {
 
 // Single-threaded. Timers must be destroyed before the service.
-class FakeTimerService final : public TimerService {
+class FakeTimerService : public TimerService {
  public:
   FakeClock& clock() override { return clock_; }
 
