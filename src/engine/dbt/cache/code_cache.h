@@ -1,0 +1,71 @@
+// The translated code of one vCPU: memory for code and for its descriptions, both bounded; the block table; links between
+// blocks; and what becomes invalid when guest code changes. Only the vCPU's thread. Space is given back all at once: when it
+// runs out, everything is dropped (clear()), never while translated code is on the host's stack.
+#pragma once
+#include <cstddef>
+#include <memory>
+#include <unordered_map>
+#include <vector>
+
+#include "engine/dbt/cache/block.h"
+#include "engine/dbt/cache/code_memory.h"
+
+namespace bulkhead::engine::dbt {
+
+class CodeCache {
+ public:
+  static Result<std::unique_ptr<CodeCache>> create(u64 bytes);
+
+  CodeMemory& memory() { return memory_; }
+
+  // ---- descriptions; nullptr when the arena is full: clear() and start again
+  void* allocate(std::size_t bytes);
+  template <class T>
+  T* allocate_array(std::size_t count) {
+    return static_cast<T*>(allocate(sizeof(T) * count));
+  }
+  bool has_room_for_descriptions(std::size_t bytes) const { return arena_used_ + bytes <= arena_size_; }
+
+  // ---- blocks
+  // General registers only, as are the two below.
+  Block* find(u64 gpa, u64 rip, u32 key) const;
+  Block* containing(const u8* host_pc) const;  // valid or not
+  static const InsnMark* mark_at(const Block& block, const u8* host_pc);
+
+  void insert(Block* block);                   // blocks come in ascending order of code
+  void depend(Block& block, u64 gpa_page) { pages_[gpa_page].push_back(&block); }  // `block` was made knowing that page too
+  void link(Link& link, Block& to);            // same page, or pages whose mapping is watched by the caller
+  void unlink_incoming(Block& block);
+  // Drops the blocks with code on this page; calls forget(block) for each.
+  template <class Forget>
+  void invalidate_page(u64 gpa_page, Forget forget) {
+    const auto found = pages_.find(gpa_page);
+    if (found == pages_.end()) return;
+    for (Block* block : found->second)
+      if (block->valid) {
+        remove(*block);
+        forget(*block);
+      }
+    pages_.erase(found);
+  }
+  void clear();
+
+  std::size_t block_count() const { return by_code_.size(); }
+
+ private:
+  explicit CodeCache(CodeMemory memory, u64 arena_size);
+  static constexpr unsigned kBucketBits = 15;
+  static u32 bucket_of(u64 gpa, u32 key) {
+    return static_cast<u32>((gpa ^ (gpa >> kBucketBits) ^ (u64{key} << 9)) & ((1u << kBucketBits) - 1));
+  }
+  void remove(Block& block);
+
+  CodeMemory memory_;
+  std::unique_ptr<std::byte[]> arena_;
+  std::size_t arena_size_, arena_used_ = 0;
+  std::vector<Block*> buckets_;
+  std::vector<Block*> by_code_;
+  std::unordered_map<u64, std::vector<Block*>> pages_;
+};
+
+}  // namespace bulkhead::engine::dbt

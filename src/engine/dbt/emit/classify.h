@@ -1,0 +1,27 @@
+// What the translator does with an instruction, and what it does to the arithmetic flags.
+#pragma once
+#include "engine/dbt/front/insn.h"
+
+namespace bulkhead::engine::dbt {
+
+enum class InsnKind : u8 {
+  kNative,     // re-emitted with registers and memory operand substituted
+  kNothing,    // no effect that a guest can see: NOP, ENDBR64, prefetch
+  kLea,
+  kBitMemory,  // BT/BTS/BTR/BTC [mem], reg: the register reaches beyond the operand
+  kPush, kPop, kLeave,
+  kJump, kJumpIndirect, kJcc, kJrcxz, kCall, kCallIndirect, kRet,
+  kCli,
+  kInterpret,     // by a call of the interpreter inside the block
+  kInterpretEnd,  // the same, and the block ends: it always changes RIP or what blocks depend on
+};
+
+InsnKind classify(const Insn& insn);
+
+// Arithmetic flags that the instruction may read (or may leave as they were), and those that it surely overwrites.
+struct FlagEffect {
+  u32 reads = 0, kills = 0, writes = 0;
+};
+FlagEffect flag_effect(const Insn& insn, InsnKind kind);
+
+}  // namespace bulkhead::engine::dbt

@@ -1,0 +1,249 @@
+// Instructions that stay within the block.
+#include <Zydis/Mnemonic.h>
+
+#include <cstddef>
+
+#include "engine/dbt/emit/builder.h"
+#include "engine/dbt/simd/simd.h"
+
+namespace bulkhead::engine::dbt {
+
+using namespace Xbyak::util;
+
+namespace {
+
+bool is_gpr(const Operand& op) {
+  return op.kind == OperandKind::kRegister && op.reg_class >= RegisterClass::kGpr8 &&
+         op.reg_class <= RegisterClass::kGpr64;
+}
+
+const Operand* memory_operand(const Insn& insn) {
+  for (unsigned i = 0; i < insn.operand_count; ++i)
+    if (insn.operands[i].kind == OperandKind::kMemory) return &insn.operands[i];
+  return nullptr;
+}
+
+bool old_value_matters(const Insn& insn, const Operand& op) {
+  if (op.read || op.conditional_write || op.size < 4) return true;
+  return insn.mnemonic == ZYDIS_MNEMONIC_BSF || insn.mnemonic == ZYDIS_MNEMONIC_BSR;
+}
+
+// Scratch registers for demoted operands, each guest register once.
+struct Demoted {
+  struct Entry {
+    u8 guest;
+    u8 host;
+    bool load, store;
+  };
+  Entry entries[3];
+  unsigned count = 0;
+  u8 free[3];
+  unsigned free_count = 0;
+
+  int host_for(const Insn& insn, const Operand& op) {
+    for (unsigned i = 0; i < count; ++i)
+      if (entries[i].guest == op.reg) {
+        entries[i].load |= old_value_matters(insn, op);
+        entries[i].store |= op.written || op.conditional_write;
+        return entries[i].host;
+      }
+    if (count == free_count) return -1;
+    entries[count] = {op.reg, free[count], old_value_matters(insn, op), op.written || op.conditional_write};
+    return entries[count++].host;
+  }
+};
+
+void set_field(Rewrite& how, OperandField field, int host) {
+  switch (field) {
+    case OperandField::kModrmReg: how.modrm_reg = host; break;
+    case OperandField::kModrmRm: how.modrm_rm = host; break;
+    case OperandField::kVvvv: how.vvvv = host; break;
+    case OperandField::kOpcode: how.opcode_reg = host; break;
+    case OperandField::kOther: break;
+  }
+}
+
+// The host's registers for the guest's. False: more demoted registers than there are scratch ones.
+bool substitute(const Insn& insn, Demoted& demoted, Rewrite& how) {
+  for (unsigned i = 0; i < insn.operand_count; ++i) {
+    const Operand& op = insn.operands[i];
+    if (!is_gpr(op) || op.reg_class == RegisterClass::kGpr8High || op.field == OperandField::kOther) continue;
+    const int host = is_demoted(op.reg) ? demoted.host_for(insn, op) : host_register(op.reg);
+    if (host < 0) return false;
+    set_field(how, op.field, host);
+  }
+  return true;
+}
+
+bool has_vector_operand(const Insn& insn) {
+  for (unsigned i = 0; i < insn.operand_count; ++i) {
+    const RegisterClass c = insn.operands[i].reg_class;
+    if (c >= RegisterClass::kX87 && c <= RegisterClass::kMask) return true;
+  }
+  return is_simd(insn);
+}
+
+// Whether the guest may execute it now; what that depends on is part of the block's key, or drops all blocks when it changes.
+bool enabled(Cpu& cpu, const Insn& insn) {
+  BH_GUARD(cpu) {
+    check_simd_enabled(cpu, insn);
+    return true;
+  }
+  return false;
+}
+
+}  // namespace
+
+void BlockBuilder::emit_native(const Item& item) {
+  const Insn& insn = item.insn;
+  if (has_vector_operand(insn) && !enabled(cpu_, insn)) return emit_interpret(item);
+  const Operand* const memory = memory_operand(insn);
+  Rewrite how;
+  Demoted demoted;
+  // R10 is needed for restoring flags, which happens before demoted registers are loaded.
+  if (memory == nullptr) demoted.free[demoted.free_count++] = 8;
+  demoted.free[demoted.free_count++] = 9;
+  demoted.free[demoted.free_count++] = 10;
+  if (!substitute(insn, demoted, how)) return emit_interpret(item);
+  HostCode code;
+  bool through_rdi = false;
+  if (memory != nullptr) {
+    how.memory_base = 8;
+    if (!rewrite(insn, how, code)) {  // AH..BH beside [R8]
+      how.memory_base = 7;
+      through_rdi = true;
+      if (!rewrite(insn, how, code)) return emit_interpret(item);
+    }
+    clobber_flags(item.live_before);
+    address_to_r8(insn, item.rip + insn.length, true);
+    tlb_r8(memory->size, memory->written || memory->conditional_write, item);
+  } else if (!rewrite(insn, how, code)) {
+    return emit_interpret(item);
+  }
+  want_flags(item);
+  for (unsigned i = 0; i < demoted.count; ++i)
+    if (demoted.entries[i].load) load_guest(demoted.entries[i].host, demoted.entries[i].guest);
+  if (through_rdi) {
+    w_.mov(r9, rdi);
+    w_.mov(rdi, r8);
+  }
+  marks_.back().flags_in_host = flags_in_host_;
+  write_host_code(code);
+  if (through_rdi) w_.mov(rdi, r9);
+  for (unsigned i = 0; i < demoted.count; ++i)
+    if (demoted.entries[i].store) store_guest(demoted.entries[i].guest, demoted.entries[i].host);
+  wrote_flags(item);
+}
+
+// BT family with a register offset: the bit may lie far from the operand's address [SDM-2A BT].
+void BlockBuilder::emit_bit_memory(const Item& item) {
+  const Insn& insn = item.insn;
+  const Operand& offset = insn.operands[1];
+  const bool wide = offset.size == 8;
+  Rewrite how;
+  how.modrm_reg = 9;
+  how.memory_base = 8;
+  HostCode code;
+  if (!rewrite(insn, how, code)) return emit_interpret(item);
+  clobber_flags(item.live_before);
+  address_to_r8(insn, item.rip + insn.length, false);
+  load_guest(9, offset.reg);
+  if (!wide) w_.movsxd(r9, r9d);
+  w_.sar(r9, wide ? 6 : 5);
+  w_.lea(r8, ptr[r8 + r9 * (wide ? 8 : 4)]);
+  if (insn.address_size == 4) w_.mov(r8d, r8d);
+  if (insn.mem.segment >= kFs) {
+    w_.mov(r9, ptr[rsp + static_cast<u32>(offsetof(CpuState, seg) + insn.mem.segment * sizeof(Segment) + offsetof(Segment, base))]);
+    w_.add(r8, r9);
+  }
+  tlb_r8(offset.size, insn.mnemonic != ZYDIS_MNEMONIC_BT, item);
+  load_guest(9, offset.reg);
+  w_.and_(r9d, wide ? 63 : 31);
+  want_flags(item);
+  marks_.back().flags_in_host = flags_in_host_;
+  write_host_code(code);
+  wrote_flags(item);
+}
+
+void BlockBuilder::emit_lea(const Item& item) {
+  const Insn& insn = item.insn;
+  address_to_r8(insn, item.rip + insn.length, false);
+  if (insn.operand_size == 4) w_.mov(r8d, r8d);
+  store_guest(insn.operands[0].reg, 8);
+}
+
+// Pushes a host register (not R8) that holds the value. R9 and R10 do not survive the TLB: use others, or reload in `value`.
+void BlockBuilder::push_value_register(const Item& item, int value) {
+  w_.lea(r8, ptr[r11 - 8]);
+  tlb_r8(8, true, item);
+  w_.mov(ptr[r8], Xbyak::Reg64{value});
+  w_.lea(r11, ptr[r11 - 8]);
+}
+
+void BlockBuilder::emit_push(const Item& item) {
+  const Insn& insn = item.insn;
+  const Operand& op = insn.operands[0];
+  clobber_flags(item.live_before);
+  if (op.kind == OperandKind::kMemory) {
+    address_to_r8(insn, item.rip + insn.length, true);
+    tlb_r8(8, false, item);
+    w_.mov(r9, ptr[r8]);
+    w_.mov(ptr[rsp + static_cast<u32>(offsetof(CpuState, jit_scratch) + 16)], r9);
+  } else if (op.kind == OperandKind::kRegister && !is_demoted(op.reg)) {
+    return push_value_register(item, host_register(op.reg));
+  }
+  w_.lea(r8, ptr[r11 - 8]);
+  tlb_r8(8, true, item);
+  if (op.kind == OperandKind::kImmediate) {
+    w_.mov(qword[r8], static_cast<i32>(insn.imm));
+  } else {
+    if (op.kind == OperandKind::kMemory)
+      w_.mov(r9, ptr[rsp + static_cast<u32>(offsetof(CpuState, jit_scratch) + 16)]);
+    else
+      load_guest(9, op.reg);
+    w_.mov(ptr[r8], r9);
+  }
+  w_.lea(r11, ptr[r11 - 8]);
+}
+
+void BlockBuilder::emit_pop(const Item& item) {
+  clobber_flags(item.live_before);
+  w_.mov(r8, r11);
+  tlb_r8(8, false, item);
+  const unsigned guest = item.insn.operands[0].reg;
+  w_.lea(r11, ptr[r11 + 8]);
+  if (is_demoted(guest)) {
+    w_.mov(r9, ptr[r8]);
+    store_guest(guest, 9);
+  } else {
+    w_.mov(Xbyak::Reg64{host_register(guest)}, ptr[r8]);
+  }
+}
+
+void BlockBuilder::emit_leave(const Item& item) {
+  clobber_flags(item.live_before);
+  w_.mov(r8, rbp);
+  tlb_r8(8, false, item);
+  w_.lea(r11, ptr[rbp + 8]);
+  w_.mov(rbp, ptr[r8]);
+}
+
+// Blocks for supervisor code are made for CPL 0 only, where CLI needs no look at IOPL.
+void BlockBuilder::emit_cli(const Item& item) {
+  if (request_.space == TlbSpace::kUser) return emit_interpret(item);
+  clobber_flags(item.live_before);
+  w_.and_(dword[rsp + static_cast<u32>(offsetof(CpuState, rflags))], ~static_cast<u32>(kIf));
+}
+
+void BlockBuilder::emit_interpret(const Item& item) {
+  keep_flags(item.live_before | item.live_after);
+  InterpretSite* const site = cache_.allocate_array<InterpretSite>(1);
+  site->insn = item.insn;
+  site->rip = item.rip;
+  w_.mov(r8, reinterpret_cast<u64>(site));
+  w_.call(thunk(thunks_.interpret));
+  flags_in_host_ = false;
+  flags_in_memory_ = true;
+}
+
+}  // namespace bulkhead::engine::dbt

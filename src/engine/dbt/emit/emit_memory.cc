@@ -1,0 +1,210 @@
+// Addresses, the software TLB's fast path, and where the flags are kept meanwhile.
+#include <cstddef>
+#include <cstring>
+
+#include "base/bits.h"
+#include "engine/dbt/emit/builder.h"
+
+namespace bulkhead::engine::dbt {
+
+using namespace Xbyak::util;
+
+namespace {
+constexpr u32 kFlagsOffset = offsetof(CpuState, jit_flags);
+
+u32 segment_base_offset(u8 segment) {
+  return static_cast<u32>(offsetof(CpuState, seg) + segment * sizeof(Segment) + offsetof(Segment, base));
+}
+
+u32 tlb_offset(TlbSpace space, u32 field) {
+  return static_cast<u32>(offsetof(CpuState, tlb) + static_cast<u32>(space) * sizeof(TlbEntry) * kTlbEntries + field);
+}
+}  // namespace
+
+void BlockBuilder::save_flags() {
+  w_.mov(r10, rax);
+  w_.lahf();
+  w_.seto(al);
+  w_.mov(dword[rsp + kFlagsOffset], eax);
+  w_.mov(rax, r10);
+  flags_in_memory_ = true;
+}
+
+void BlockBuilder::restore_flags() {
+  w_.mov(r10, rax);
+  w_.mov(eax, dword[rsp + kFlagsOffset]);
+  w_.add(al, 0x7f);  // OF from bit 0
+  w_.sahf();
+  w_.mov(rax, r10);
+  flags_in_host_ = true;
+}
+
+void BlockBuilder::want_flags(const Item& item) {
+  const FlagEffect effect = flag_effect(item.insn, item.kind);
+  // Bits that survive the instruction must be in the host's flags, for it writes only the others.
+  const bool keeps_some = effect.writes != 0 && (item.live_after & ~effect.kills) != 0;
+  if ((effect.reads != 0 || keeps_some) && !flags_in_host_) restore_flags();
+}
+
+void BlockBuilder::wrote_flags(const Item& item) {
+  if (flag_effect(item.insn, item.kind).writes == 0) return;
+  flags_in_host_ = true;
+  flags_in_memory_ = false;
+}
+
+void BlockBuilder::register_to(int host, unsigned guest) {
+  const int held = host_register(guest);
+  if (held >= 0)
+    w_.mov(Xbyak::Reg64{host}, Xbyak::Reg64{held});
+  else
+    w_.mov(Xbyak::Reg64{host}, ptr[rsp + state_offset_of_gpr(guest)]);
+}
+
+void BlockBuilder::store_guest(unsigned guest, int host) {
+  const int held = host_register(guest);
+  if (held >= 0)
+    w_.mov(Xbyak::Reg64{held}, Xbyak::Reg64{host});
+  else
+    w_.mov(ptr[rsp + state_offset_of_gpr(guest)], Xbyak::Reg64{host});
+}
+
+void BlockBuilder::write_host_code(const HostCode& code) {
+  for (unsigned i = 0; i < code.length; ++i) w_.db(code.bytes[i]);
+}
+
+// R8 = the effective address of the memory operand, truncated to the address size, plus FS or GS base. Leaves flags alone. Uses R9, R10.
+void BlockBuilder::address_to_r8(const Insn& insn, u64 next_rip, bool with_segment) {
+  const MemoryRef& mem = insn.mem;
+  const bool narrow = insn.address_size == 4;
+  if (mem.base == kRipBase || (mem.base == kNoRegister && mem.index == kNoRegister)) {
+    u64 address = static_cast<u64>(mem.disp) + (mem.base == kRipBase ? next_rip : 0);
+    if (narrow) address = static_cast<u32>(address);
+    w_.mov(r8, address);
+  } else {
+    Xbyak::RegExp expression;
+    const auto reg_for = [&](u8 guest, const Xbyak::Reg64& scratch) {
+      const int held = host_register(guest);
+      if (held >= 0) return Xbyak::Reg64{held};
+      w_.mov(scratch, ptr[rsp + state_offset_of_gpr(guest)]);
+      return scratch;
+    };
+    if (mem.base != kNoRegister) expression = expression + reg_for(mem.base, r9);
+    if (mem.index != kNoRegister) expression = expression + reg_for(mem.index, r10) * mem.scale;
+    if (mem.index == kNoRegister && mem.disp == 0 && !narrow)
+      w_.mov(r8, Xbyak::Reg64{expression.getBase().getIdx()});
+    else if (narrow)
+      w_.lea(r8d, ptr[expression + static_cast<size_t>(mem.disp)]);
+    else
+      w_.lea(r8, ptr[expression + static_cast<size_t>(mem.disp)]);
+  }
+  if (with_segment && mem.segment >= kFs) {
+    w_.mov(r9, ptr[rsp + segment_base_offset(mem.segment)]);
+    w_.lea(r8, ptr[r8 + r9]);
+  }
+}
+
+void BlockBuilder::tlb_r8(unsigned size, bool write, const Item& item) {
+  auto cold = std::make_unique<Cold>();
+  cold->kind = Cold::Kind::kMiss;
+  cold->what = size | u32{write} << 8 | static_cast<u32>(item.rip - request_.rip) << 16;
+  const u32 tag = tlb_offset(request_.space, write ? offsetof(TlbEntry, write_tag) : offsetof(TlbEntry, read_tag));
+  static_assert(sizeof(TlbEntry) == 32);
+  if (size == 1)
+    w_.mov(r10, r8);
+  else
+    w_.lea(r10, ptr[r8 + (size - 1)]);
+  w_.mov(r9d, r8d);
+  w_.shr(r9d, kPageShift - 5);
+  w_.and_(r10, -static_cast<int>(kPageSize));
+  w_.and_(r9d, (kTlbEntries - 1) << 5);
+  w_.cmp(r10, ptr[rsp + r9 + tag]);
+  w_.jne(cold->from, Xbyak::CodeGenerator::T_NEAR);
+  w_.add(r8, ptr[rsp + r9 + tlb_offset(request_.space, offsetof(TlbEntry, addend))]);
+  w_.L(cold->back);
+  cold_.push_back(std::move(cold));
+}
+
+void BlockBuilder::emit_cold() {
+  for (std::size_t i = 0; i < cold_.size(); ++i) {  // grows while we go
+    Cold& cold = *cold_[i];
+    if (cold.patch != nullptr) {
+      const i32 relative = static_cast<i32>(w_.getCurr() - cold.patch);
+      std::memcpy(cold.patch - 4, &relative, sizeof relative);
+    } else {
+      w_.L(cold.from);
+    }
+    switch (cold.kind) {
+      case Cold::Kind::kMiss:
+        w_.mov(r9d, cold.what);
+        w_.call(thunk(thunks_.miss));
+        w_.jmp(cold.back, Xbyak::CodeGenerator::T_NEAR);
+        break;
+      case Cold::Kind::kSideExit:
+        if (cold.save_flags)
+          save_flags();
+        else if (cold.patch != nullptr && can_link(cold.target)) {  // the conditional jump itself is the link
+          cold.link = link_at(cold.patch, cold.target);
+          stub(cold);
+          break;
+        }
+        jump_to(cold.target);
+        break;
+      case Cold::Kind::kStub: stub(cold); break;
+    }
+  }
+}
+
+void BlockBuilder::stub(const Cold& cold) {
+  cold.link->stub = w_.getCurr() + to_executable_;
+  w_.mov(r8, reinterpret_cast<u64>(cold.link));
+  w_.jmp(thunk(thunks_.exit_link), Xbyak::CodeGenerator::T_NEAR);
+}
+
+Link* BlockBuilder::link_at(u8* site_end, u64 target) {
+  Link* const link = cache_.allocate_array<Link>(1);
+  *link = Link{.site = site_end - 4,
+               .stub = nullptr,
+               .site_end = site_end + to_executable_,
+               .target_rip = target,
+               .to = nullptr,
+               .next_incoming = nullptr};
+  return link;
+}
+
+bool BlockBuilder::can_link(u64 target) const {
+  return !crosses_page_ && align_down(target, kPageSize) == align_down(request_.rip, kPageSize);
+}
+
+// A direct transfer: through a link within the page, through the jump cache to another.
+void BlockBuilder::jump_to(u64 target) {
+  if (can_link(target)) {
+    auto stub = std::make_unique<Cold>();
+    stub->kind = Cold::Kind::kStub;
+    w_.jmp(stub->from, Xbyak::CodeGenerator::T_NEAR);
+    stub->link = link_at(const_cast<u8*>(w_.getCurr()), target);
+    cold_.push_back(std::move(stub));
+    return;
+  }
+  const u32 entry = kTablesOffset + static_cast<u32>(offsetof(JitTables, jump)) +
+                    static_cast<u32>((static_cast<u32>(request_.space) * kJumpEntries + jump_index(target)) * sizeof(JumpEntry));
+  w_.mov(r8, target);
+  w_.cmp(r8, ptr[rsp + entry]);
+  w_.jne(thunk(thunks_.exit_lookup), Xbyak::CodeGenerator::T_NEAR);
+  w_.jmp(ptr[rsp + entry + static_cast<u32>(offsetof(JumpEntry, code))]);
+}
+
+void BlockBuilder::jump_to_r8() {
+  const u32 base = kTablesOffset + static_cast<u32>(offsetof(JitTables, jump)) +
+                   static_cast<u32>(static_cast<u32>(request_.space) * kJumpEntries * sizeof(JumpEntry));
+  w_.mov(r9, r8);
+  w_.shr(r9, 8);
+  w_.xor_(r9d, r8d);
+  w_.and_(r9d, kJumpEntries - 1);
+  w_.shl(r9d, 4);
+  static_assert(sizeof(JumpEntry) == 16);
+  w_.cmp(r8, ptr[rsp + r9 + base]);
+  w_.jne(thunk(thunks_.exit_lookup), Xbyak::CodeGenerator::T_NEAR);
+  w_.jmp(ptr[rsp + r9 + base + static_cast<u32>(offsetof(JumpEntry, code))]);
+}
+
+}  // namespace bulkhead::engine::dbt

@@ -1,0 +1,220 @@
+// The translator's outer loop. General registers only: the guest's vector state may be in the host's registers.
+#include "base/bits.h"
+#include "engine/dbt/cpu/lapic.h"
+#include "engine/dbt/cpu/shared.h"
+#include "engine/dbt/emit/translator_impl.h"
+#include "engine/dbt/interp/interp.h"
+
+namespace bulkhead::engine::dbt {
+namespace {
+
+unsigned page_hash(u64 linear) {
+  const u64 page = linear >> kPageShift;
+  return static_cast<unsigned>((page ^ (page >> 12)) & 4095);
+}
+
+void count(std::atomic<u64>& counter) { counter.store(counter.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed); }
+
+bool must_return(StepResult result) {
+  return result == StepResult::kExit || result == StepResult::kHalt || result == StepResult::kShutdown;
+}
+
+}  // namespace
+
+void Translator::pack_flags(CpuState& s) {
+  s.jit_flags = static_cast<u32>((s.rflags & 0xff) << 8 | ((s.rflags >> 11) & 1));
+}
+
+void Translator::unpack_flags(CpuState& s) {
+  constexpr u64 kLow = kArithmeticFlags & 0xff;
+  s.rflags = (s.rflags & ~kArithmeticFlags) | ((s.jit_flags >> 8) & kLow) | (s.jit_flags & 1) << 11;
+}
+
+u32 Translator::key() const {
+  return static_cast<u32>(s_.tlb_space) | static_cast<u32>(s_.cr0 & 0xc) << 4;  // EM, TS
+}
+
+void Translator::check_configuration() {
+  constexpr u64 kCr4 = 1u << 9 | 1u << 10 | 1u << 18;  // OSFXSR, OSXMMEXCPT, OSXSAVE
+  const u64 now = (s_.cr4 & kCr4) << 32 | (s_.xcr0 & 0xffff) << 8 | (s_.cr0 & 0x2e);
+  if (now == configuration_) [[likely]]
+    return;
+  if ((now ^ configuration_) & ~u64{0xc})
+    clear();
+  else
+    forget_all_jumps();  // TS or EM: other blocks, by their key
+  configuration_ = now;
+}
+
+bool Translator::for_interpreter() const {
+  return cpu_.debug_active() || cpu_.code_size() != CodeSize::k64 || s_.cpl == 1 || s_.cpl == 2;
+}
+
+StepResult Translator::interpret_at(u64 rip) {
+  count(counters.steps);
+  s_.rip = rip;
+  return step(cpu_);
+}
+
+StepResult Translator::run(Cpu&) {
+  // An instruction that waits for the machine's answer, or the one behind STI, goes first and alone.
+  if (s_.interrupt_shadow || cpu_.io_log.done != 0)
+    if (const StepResult result = interpret_at(s_.rip); must_return(result)) return result;
+  while (s_.pending.load(std::memory_order_relaxed) == 0) {
+    if (for_interpreter() || s_.interrupt_shadow) {
+      if (const StepResult result = interpret_at(s_.rip); must_return(result)) return result;
+      continue;
+    }
+    check_configuration();
+    const u8* const code = find_code();
+    if (code == nullptr) {
+      if (must_return(pending_result_)) return pending_result_;
+      continue;
+    }
+    blocks_changed_ = false;
+    if (!s_.fpu_live) cpu_.fill_fpu();
+    pack_flags(s_);
+    const u32 why = entry_.enter(&s_, code);
+    unpack_flags(s_);
+    StepResult result = StepResult::kNext;
+    switch (static_cast<JitExit>(why)) {
+      case JitExit::kLookup:
+      case JitExit::kPoll: break;
+      case JitExit::kLink: follow_link(); break;
+      case JitExit::kMiss: {
+        count(counters.misses_interpreted);
+        const Block* const block = cache_->containing(reinterpret_cast<const u8*>(s_.jit_exit_rip));
+        BH_ASSERT(block != nullptr);
+        result = interpret_at(block->rip + ((s_.jit_scratch[1] >> 16) & 0xffff));
+        break;
+      }
+      case JitExit::kHostFault: {
+        count(counters.host_faults);
+        const u8* const at = reinterpret_cast<const u8*>(s_.jit_exit_rip);
+        const Block* const block = cache_->containing(at);
+        BH_ASSERT(block != nullptr);
+        const InsnMark* const mark = CodeCache::mark_at(*block, at);
+        BH_ASSERT(mark != nullptr);
+        if (mark->flags_in_host)
+          s_.rflags = (s_.rflags & ~kArithmeticFlags) | (s_.jit_scratch[2] & kArithmeticFlags);
+        result = interpret_at(block->rip + mark->guest_offset);
+        break;
+      }
+      default: result = static_cast<StepResult>(why - static_cast<u32>(JitExit::kStep)); break;
+    }
+    if (must_return(result)) return result;
+  }
+  return StepResult::kBranch;
+}
+
+const u8* Translator::find_code() {
+  const JumpEntry& entry = tables_.jump[static_cast<unsigned>(s_.tlb_space)][jump_index(s_.rip)];
+  if (entry.rip == s_.rip) return entry.code;
+  count(counters.lookups);
+  pending_result_ = StepResult::kNext;
+  volatile u64 gpa = 0;
+  BH_GUARD(cpu_) { gpa = cpu_.translate_code(s_.rip); }
+  if (cpu_.escape_kind != Escape::kNone) {
+    pending_result_ = interpret_at(s_.rip);  // meets the same fault, and delivers it
+    return nullptr;
+  }
+  Block* const block = find_block(gpa);
+  if (block == nullptr) {
+    pending_result_ = interpret_at(s_.rip);
+    return nullptr;
+  }
+  remember(s_.rip, block->code);
+  return block->code;
+}
+
+Block* Translator::find_block(u64 gpa) {
+  Block* const block = cache_->find(gpa, s_.rip, key());
+  if (block == nullptr) return translate(gpa);
+  if (block->crosses_page) {
+    const Cpu::Translation second = cpu_.walk(align_up(s_.rip + 1, kPageSize), Access::kExecute,
+                                              s_.tlb_space == TlbSpace::kUser);
+    if (!second.ok) return nullptr;
+    if (align_down(second.gpa, kPageSize) != block->second_gpa) return translate(gpa);
+  }
+  return block;
+}
+
+void Translator::remember(u64 rip, const u8* code) {
+  const unsigned index = jump_index(rip);
+  const TlbSpace space = s_.tlb_space;
+  tables_.jump[static_cast<unsigned>(space)][index] = {rip, code};
+  const unsigned hash = page_hash(rip);
+  code_pages_[hash / 64] |= u64{1} << (hash % 64);
+  if (space != TlbSpace::kUser && (s_.cr4 & (1u << 7)) != 0 && cpu_.walk(rip, Access::kExecute, false, true).global) return;
+  if (log_count_ == kLogSize)
+    log_overflow_ = true;
+  else
+    log_[log_count_++] = {static_cast<u16>(index), space};
+}
+
+// The target is on the same page as the link: while that page's code runs, its mapping is the one both were made for.
+void Translator::follow_link() {
+  Link* const link = reinterpret_cast<Link*>(s_.jit_scratch[0]);
+  s_.rip = link->target_rip;
+  volatile u64 gpa = 0;
+  BH_GUARD(cpu_) { gpa = cpu_.translate_code(s_.rip); }
+  if (cpu_.escape_kind != Escape::kNone) return;
+  const u64 generation = generation_;
+  Block* const block = find_block(gpa);
+  if (block == nullptr || block->crosses_page || generation != generation_) return;
+  count(counters.links);
+  cache_->link(*link, *block);
+}
+
+void* Translator::miss(Cpu* cpu, u64 linear, u64 what) {
+  Translator& self = *jit_tables(cpu->s).translator;
+  count(self.counters.fills);
+  return cpu->tlb_fill(linear, static_cast<unsigned>(what & 0xff), (what & 0x100) != 0 ? Access::kWrite : Access::kRead);
+}
+
+u32 Translator::interpret(Cpu* cpu, void* opaque) {
+  const InterpretSite& site = *static_cast<const InterpretSite*>(opaque);
+  CpuState& s = cpu->s;
+  Translator& self = *jit_tables(s).translator;
+  count(self.counters.interpreter_calls);
+  const TlbSpace space = s.tlb_space;
+  s.rip = site.rip;
+  unpack_flags(s);
+  const StepResult result = execute(*cpu, site.insn);
+  pack_flags(s);
+  if (result != StepResult::kNext || s.pending.load(std::memory_order_relaxed) != 0 || s.interrupt_shadow ||
+      s.tlb_space != space || self.blocks_changed_ || cpu->debug_active())
+    return static_cast<u32>(JitExit::kStep) + static_cast<u32>(result);
+  if (!s.fpu_live) cpu->fill_fpu();
+  return 0;
+}
+
+// ---- what takes cached targets away
+
+void Translator::forget_jumps(TlbSpace space) {
+  for (JumpEntry& entry : tables_.jump[static_cast<unsigned>(space)]) entry = {kNoRip, nullptr};
+}
+
+void Translator::forget_all_jumps() {
+  for (unsigned space = 0; space < kTlbSpaces; ++space) forget_jumps(static_cast<TlbSpace>(space));
+  for (u64& word : code_pages_) word = 0;
+  log_count_ = 0;
+  log_overflow_ = false;
+}
+
+void Translator::mappings_changed(bool global) {
+  blocks_changed_ = true;
+  if (global || log_overflow_) return forget_all_jumps();
+  for (unsigned i = 0; i < log_count_; ++i)
+    tables_.jump[static_cast<unsigned>(log_[i].space)][log_[i].index] = {kNoRip, nullptr};
+  log_count_ = 0;
+}
+
+void Translator::mapping_changed(u64 linear) {
+  const unsigned hash = page_hash(linear);
+  if ((code_pages_[hash / 64] >> (hash % 64) & 1) == 0) return;
+  blocks_changed_ = true;
+  forget_all_jumps();
+}
+
+}  // namespace bulkhead::engine::dbt

@@ -1,0 +1,47 @@
+// The translator's tables behind the CpuState: reached from translated code as [rsp + offset].
+#pragma once
+#include "engine/dbt/cpu/cpu_state.h"
+#include "engine/dbt/cpu/vcpu_arena.h"
+
+namespace bulkhead::engine::dbt {
+
+class Cpu;
+class Translator;
+
+// Where an indirect jump finds its target without leaving translated code: a direct-mapped cache per TLB space.
+struct JumpEntry {
+  u64 rip;
+  const u8* code;
+};
+inline constexpr unsigned kJumpBits = 12;
+inline constexpr unsigned kJumpEntries = 1u << kJumpBits;
+inline constexpr u64 kNoRip = 0x8000'0000'0000'0000;  // not canonical
+
+inline unsigned jump_index(u64 rip) { return static_cast<unsigned>((rip ^ (rip >> 8)) & (kJumpEntries - 1)); }
+
+// Why translated code came back.
+enum class JitExit : u32 {
+  kLookup = 0,     // s.rip is set: find or make its block
+  kLink = 1,       // jit_scratch[0] is the Link that wants its target
+  kPoll = 2,       // s.pending was not 0; s.rip is set
+  kMiss = 3,       // an access that the interpreter must do: jit_exit_rip in the block, jit_scratch[1] bits 31:16 the offset
+  kHostFault = 4,  // the host CPU refused the instruction at jit_exit_rip: the interpreter raises what the guest shall see
+  kStep = 16,      // + StepResult: the interpreter was called and the block cannot go on
+};
+
+struct JitTables {
+  Cpu* cpu;
+  Translator* translator;
+  void* (*miss)(Cpu*, u64 linear, u64 what);
+  u32 (*interpret)(Cpu*, void* site);
+  alignas(64) JumpEntry jump[kTlbSpaces][kJumpEntries];
+};
+static_assert(sizeof(JitTables) <= VcpuArena::kTablesSize);
+
+inline JitTables& jit_tables(CpuState& state) { return *reinterpret_cast<JitTables*>(arena_tables(state)); }
+
+// Offsets from RSP while translated code runs.
+inline constexpr u32 kTablesOffset = sizeof(CpuState);
+inline constexpr u32 state_offset_of_gpr(unsigned reg) { return 8 * reg; }
+
+}  // namespace bulkhead::engine::dbt

@@ -1,0 +1,123 @@
+#include <ucontext.h>
+
+#include <csignal>
+
+#include "base/bits.h"
+#include "engine/dbt/emit/builder.h"
+#include "engine/dbt/emit/translator_impl.h"
+#include "engine/dbt/simd/host_fault.h"
+
+namespace bulkhead::engine::dbt {
+
+class BlockFactory {
+ public:
+  BlockFactory(Cpu& cpu, CodeCache& cache)
+      : to_executable_{cache.memory().begin() - cache.memory().writable()},
+        writer_{cache.memory().writable(), cache.memory().size()},
+        thunks_{write_thunks(writer_, to_executable_)},
+        start_{writer_.getSize()},
+        builder_{cpu, cache, writer_, thunks_, to_executable_} {}
+
+  Block* build(const BlockRequest& request) { return builder_.build(request); }
+  bool full() const { return builder_.full(); }
+  unsigned last_instructions() const { return builder_.instruction_count(); }
+  void clear() { writer_.setSize(start_); }
+  std::size_t start() const { return start_; }
+  const Thunks& thunks() const { return thunks_; }
+
+ private:
+  const std::ptrdiff_t to_executable_;
+  CodeWriter writer_;
+  const Thunks thunks_;
+  const std::size_t start_;
+  BlockBuilder builder_;
+};
+
+namespace {
+
+// In the signal handler, in translated code: RSP is the CpuState. The exit thunk takes the guest's registers from where they are.
+bool on_host_fault(void* owner, ucontext_t* context, int, siginfo_t*) {
+  greg_t* const regs = context->uc_mcontext.gregs;
+  CpuState& s = *reinterpret_cast<CpuState*>(regs[REG_RSP]);
+  s.jit_exit_rip = static_cast<u64>(regs[REG_RIP]);
+  s.jit_scratch[2] = static_cast<u64>(regs[REG_EFL]);
+  regs[REG_RIP] = static_cast<greg_t>(reinterpret_cast<u64>(static_cast<const EntryPoints*>(owner)->host_fault));
+  return true;
+}
+
+}  // namespace
+
+Result<std::unique_ptr<BlockRunner>> Translator::create(Cpu& cpu, u64 cache_bytes) {
+  BH_ASSIGN(std::unique_ptr<CodeCache> cache, CodeCache::create(cache_bytes));
+  return std::unique_ptr<BlockRunner>{new Translator{cpu, std::move(cache)}};
+}
+
+Translator::Translator(Cpu& cpu, std::unique_ptr<CodeCache> cache)
+    : cpu_{cpu},
+      s_{cpu.s},
+      tables_{jit_tables(cpu.s)},
+      cache_{std::move(cache)},
+      factory_{std::make_unique<BlockFactory>(cpu, *cache_)} {
+  tables_.cpu = &cpu;
+  tables_.translator = this;
+  tables_.miss = &Translator::miss;
+  tables_.interpret = &Translator::interpret;
+  entry_ = {factory_->thunks().enter, factory_->thunks().host_fault};
+  forget_all_jumps();
+  cpu.code_observer = this;
+  register_fault_range(cache_->memory().begin() + factory_->start(), cache_->memory().end(), on_host_fault, &entry_);
+}
+
+Translator::~Translator() {
+  unregister_fault_range(cache_->memory().begin() + factory_->start());
+  cpu_.code_observer = nullptr;
+}
+
+Block* Translator::translate(u64 gpa) {
+  cpu_.spill_fpu();
+  ensure_fault_stack();
+  const BlockRequest request{.rip = s_.rip, .gpa = gpa, .key = key(), .space = s_.tlb_space};
+  Block* block = factory_->build(request);
+  if (block == nullptr && factory_->full()) {
+    clear();
+    block = factory_->build(request);
+  }
+  if (block != nullptr) {
+    counters.blocks.fetch_add(1, std::memory_order_relaxed);
+    counters.instructions.fetch_add(factory_->last_instructions(), std::memory_order_relaxed);
+  }
+  return block;
+}
+
+void Translator::clear() {
+  cpu_.spill_fpu();
+  forget_all_jumps();
+  cache_->clear();
+  factory_->clear();
+  blocks_changed_ = true;
+  ++generation_;
+  counters.flushes.fetch_add(1, std::memory_order_relaxed);
+}
+
+void Translator::code_page_written(u64 gpa_page) {
+  cpu_.spill_fpu();
+  bool any = false;
+  cache_->invalidate_page(gpa_page, [&](Block& block) {
+    any = true;
+    for (auto& space : tables_.jump)
+      if (JumpEntry& entry = space[jump_index(block.rip)]; entry.code == block.code) entry = {kNoRip, nullptr};
+  });
+  if (!any) return;
+  blocks_changed_ = true;
+  counters.invalidations.fetch_add(1, std::memory_order_relaxed);
+}
+
+Result<std::unique_ptr<BlockRunner>> make_translator(Cpu& cpu, u64 cache_bytes) {
+  return Translator::create(cpu, cache_bytes);
+}
+
+const TranslatorCounters& translator_counters(const BlockRunner& runner) {
+  return static_cast<const Translator&>(runner).counters;
+}
+
+}  // namespace bulkhead::engine::dbt
