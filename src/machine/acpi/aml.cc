@@ -86,10 +86,7 @@ Bytes integer(u64 value) {
 }
 
 Bytes string(std::string_view text) {
-  Bytes out{kString};
-  out.insert(out.end(), text.begin(), text.end());
-  out.push_back(0);
-  return out;
+  return concat({{kString}, Bytes(text.begin(), text.end()), {0}});
 }
 
 Bytes eisa_id(std::string_view id) {

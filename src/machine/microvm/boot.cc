@@ -1,0 +1,97 @@
+#include "machine/microvm/boot.h"
+
+#include "abi/image/kernel.h"
+#include "abi/linux/linux_boot.h"
+#include "abi/multiboot/multiboot.h"
+#include "abi/pvh/pvh.h"
+#include "machine/microvm/layout.h"
+#include "spec/e820.h"
+
+namespace bulkhead::machine {
+namespace {
+
+std::optional<abi::Protocol> wanted(BootProtocol protocol) {
+  switch (protocol) {
+    case BootProtocol::kAuto: return std::nullopt;
+    case BootProtocol::kPvh: return abi::Protocol::kPvh;
+    case BootProtocol::kLinux64: return abi::Protocol::kLinux64;
+    case BootProtocol::kMultiboot: return abi::Protocol::kMultiboot;
+  }
+  return std::nullopt;
+}
+
+// RAM as the guest may use it; the legacy area below 1 MiB holds the ACPI tables.
+std::vector<abi::MapEntry> memory_map(const GuestMemory& memory) {
+  using namespace spec::e820;
+  std::vector<abi::MapEntry> map{
+      {{Gpa{0}, abi::kFirmwareStart.value}, kRam},
+      {{abi::kFirmwareStart, abi::kFirmwareEnd - abi::kFirmwareStart}, kReserved},
+  };
+  for (const RamRange& range : memory.ranges()) {
+    const Gpa start = std::max(range.start, abi::kFirmwareEnd);
+    map.push_back({{start, range.start + range.size - start}, kRam});
+  }
+  return map;
+}
+
+Result<void> write_firmware(const MicrovmConfig& config, const std::vector<VirtioMmioWindow>& virtio,
+                            const GuestMemory& memory) {
+  AcpiConfig acpi;
+  acpi.vcpus = config.vcpus;
+  acpi.lapic = layout::kLapic;
+  acpi.ioapic = layout::kIoApic;
+  acpi.virtio = virtio;
+  BH_ASSIGN(const auto tables, build_acpi_tables(acpi, layout::kAcpiTables, layout::kAcpiRoom));
+  const bool written = memory.write(layout::kAcpiTables, std::as_bytes(std::span{tables})) &&
+                       memory.store(layout::kBdaEbdaSegment, static_cast<u16>(abi::kFirmwareStart.value >> 4)) &&
+                       memory.store(layout::kBdaBaseMemoryKib, static_cast<u16>(abi::kFirmwareStart.value >> 10));
+  if (!written) return fail("the zone's memory of {} MiB has no room for firmware tables", memory.size() >> 20);
+  return {};
+}
+
+// Multiboot modules follow the kernel, where small kernels that map little can reach them.
+Result<void> load_modules(const MicrovmConfig& config, const abi::Kernel& kernel, const GuestMemory& memory,
+                          abi::BootInfo& info) {
+  Gpa at = std::max(kernel.loaded.end(), abi::kFirmwareEnd);
+  if (!config.initrd_path.empty()) {
+    BH_ASSIGN(info.initrd, abi::load_at("initrd", config.initrd_path, memory, at));
+    at = info.initrd->end();
+  }
+  for (const std::string& module : config.modules) {
+    BH_ASSIGN(const abi::Extent extent, abi::load_at("module", module.substr(0, module.find(' ')), memory, at));
+    info.modules.push_back({extent, module});
+    at = extent.end();
+  }
+  return {};
+}
+
+Result<void> load_others(const MicrovmConfig& config, const abi::Kernel& kernel, const GuestMemory& memory,
+                         abi::BootInfo& info) {
+  if (kernel.protocol == abi::Protocol::kMultiboot) return load_modules(config, kernel, memory, info);
+  if (!config.modules.empty())
+    return fail("the kernel {} is entered by {}, which has no modules; only Multiboot kernels take them", kernel.path,
+                abi::protocol_name(kernel.protocol));
+  if (config.initrd_path.empty()) return {};
+  BH_ASSIGN(info.initrd, abi::load_high("initrd", config.initrd_path, memory, kernel, kernel.initrd_limit()));
+  return {};
+}
+}  // namespace
+
+Result<std::string> prepare_boot(const MicrovmConfig& config, const std::vector<VirtioMmioWindow>& virtio,
+                                 const GuestMemory& memory, engine::VcpuState& state) {
+  BH_ASSIGN(const abi::Kernel kernel, abi::load_kernel(config.kernel_path, memory, wanted(config.protocol)));
+  abi::BootInfo info;
+  info.memory_map = memory_map(memory);
+  info.command_line = config.command_line;
+  info.rsdp = layout::kAcpiTables;
+  BH_TRY(load_others(config, kernel, memory, info));
+  BH_TRY(write_firmware(config, virtio, memory));
+  switch (kernel.protocol) {
+    case abi::Protocol::kPvh: BH_TRY(abi::prepare_pvh(kernel, info, memory, state)); break;
+    case abi::Protocol::kLinux64: BH_TRY(abi::prepare_linux64(kernel, info, memory, state)); break;
+    case abi::Protocol::kMultiboot: BH_TRY(abi::prepare_multiboot(kernel, info, memory, state)); break;
+  }
+  return kernel.description;
+}
+
+}  // namespace bulkhead::machine

@@ -1,0 +1,92 @@
+#include "machine/microvm/microvm.h"
+
+#include <algorithm>
+#include <map>
+#include <utility>
+
+#include "base/bits.h"
+#include "base/timer_service.h"
+#include "machine/microvm/board.h"
+#include "machine/microvm/boot.h"
+#include "machine/microvm/layout.h"
+#include "machine/microvm/vcpu_gang.h"
+
+namespace bulkhead::machine {
+namespace {
+
+Result<void> check(const MicrovmConfig& config, const engine::Engine& engine) {
+  const engine::Probe probe = engine.probe();
+  const std::string_view name = engine::engine_name(probe.kind);
+  if (!probe.usable) return fail("the engine {} cannot be used here: {}", name, probe.reason);
+  const unsigned most = std::min(layout::kMaxVcpus, probe.capabilities.max_vcpus);
+  if (config.vcpus < 1 || config.vcpus > most)
+    return fail("{} vCPUs are out of range: the machine microvm on the engine {} has 1 to {}", config.vcpus, name, most);
+  if (config.memory_bytes < layout::kMinMemory || config.memory_bytes > layout::kMaxMemory)
+    return fail("{} bytes of memory are out of range: the machine microvm has {} MiB to {} GiB", config.memory_bytes,
+                layout::kMinMemory >> 20, layout::kMaxMemory >> 30);
+  if (!is_aligned(config.memory_bytes, kPageSize))
+    return fail("{} bytes of memory are not a whole number of pages (4096 bytes)", config.memory_bytes);
+  return {};
+}
+
+// Members are in the order in which they depend on those before them.
+class MicrovmMachine final : public Microvm {
+ public:
+  explicit MicrovmMachine(GuestMemory memory) : memory_{std::move(memory)} {}
+
+  Result<void> build(engine::Engine& engine, const MicrovmConfig& config) {
+    engine::PartitionConfig partition_config;
+    partition_config.vcpus = vcpus_ = config.vcpus;
+    BH_ASSIGN(partition_config.cpu_model, engine::make_cpu_model(config.cpu_model, config.vcpus));
+    partition_config.options = config.engine_options;
+    BH_ASSIGN(partition_, engine.create(partition_config, memory_));
+    BH_ASSIGN(board_, Board::create(config, *partition_, memory_, timers_,
+                                    [this](Outcome outcome) { gang_->finish(std::move(outcome)); }));
+    gang_ = std::make_unique<VcpuGang>(*partition_, vcpus_, board_->ports(), board_->mmio());
+    return boot(config);
+  }
+
+  Outcome run() override { return gang_->run(); }
+  void stop() override { gang_->finish({Outcome::Kind::kStopped, 0, {}}); }
+  std::vector<ExitStatistics> exit_statistics() const override { return gang_->meter().statistics(); }
+  std::string kernel_description() const override { return description_; }
+
+  std::vector<std::pair<std::string, u64>> engine_counters() const override {
+    std::map<std::string, u64> sums;
+    for (unsigned i = 0; i < vcpus_; ++i) add(sums, partition_->vcpu(i).counters());
+    add(sums, gang_->counters());
+    sums["unclaimed_port_accesses"] = board_->ports().unclaimed();
+    sums["unclaimed_mmio_accesses"] = board_->mmio().unclaimed();
+    return {sums.begin(), sums.end()};
+  }
+
+ private:
+  Result<void> boot(const MicrovmConfig& config) {
+    engine::VcpuState state = partition_->vcpu(0).state();
+    BH_ASSIGN(description_, prepare_boot(config, board_->virtio_windows(), memory_, state));
+    return partition_->vcpu(0).set_state(state);
+  }
+
+  static void add(std::map<std::string, u64>& sums, const telemetry::CounterSet& counters) {
+    for (std::size_t i = 0; i < counters.size(); ++i) sums[std::string{counters.name(i)}] += counters[i].value();
+  }
+
+  GuestMemory memory_;
+  HostTimerService timers_;
+  unsigned vcpus_ = 1;
+  std::unique_ptr<engine::Partition> partition_;
+  std::unique_ptr<Board> board_;
+  std::unique_ptr<VcpuGang> gang_;
+  std::string description_;
+};
+}  // namespace
+
+Result<std::unique_ptr<Microvm>> Microvm::create(engine::Engine& engine, MicrovmConfig config) {
+  BH_TRY(check(config, engine));
+  BH_ASSIGN(GuestMemory memory, GuestMemory::create_pc(config.memory_bytes, layout::kHoleStart));
+  auto machine = std::make_unique<MicrovmMachine>(std::move(memory));
+  BH_TRY(machine->build(engine, config));
+  return machine;
+}
+
+}  // namespace bulkhead::machine

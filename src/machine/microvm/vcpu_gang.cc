@@ -1,0 +1,175 @@
+#include "machine/microvm/vcpu_gang.h"
+
+#include <pthread.h>
+
+#include <algorithm>
+#include <chrono>
+#include <utility>
+
+#include "base/assert.h"
+
+namespace bulkhead::machine {
+namespace {
+
+// A vCPU that halted with interrupts off can still be woken, by an NMI or INIT from another one. It is asked this often.
+constexpr std::chrono::milliseconds kHaltPoll{20};
+
+AccessSize access_size(u8 bytes) {
+  BH_ASSERT(bytes == 1 || bytes == 2 || bytes == 4 || bytes == 8);
+  return static_cast<AccessSize>(bytes);
+}
+
+void access(Bus& bus, u64 address, u8 size, bool write, u64& value) {
+  if (write)
+    bus.write(address, value, access_size(size));
+  else
+    value = bus.read(address, access_size(size)).value;
+}
+}  // namespace
+
+VcpuGang::VcpuGang(engine::Partition& partition, unsigned vcpus, Bus& ports, Bus& mmio)
+    : partition_{partition},
+      vcpus_{vcpus},
+      ports_{ports},
+      mmio_{mmio},
+      counters_{{"unknown_msr_reads", "unknown_msr_writes", "unknown_hypercalls"}},
+      inert_(vcpus, false) {}
+
+Outcome VcpuGang::run() {
+  std::vector<std::thread> threads;
+  for (unsigned i = 0; i < vcpus_; ++i) {
+    threads.emplace_back([this, i] { run_vcpu(i); });
+    pthread_setname_np(threads.back().native_handle(), fmt::format("bh-vcpu-{}", i).c_str());
+  }
+  for (std::thread& thread : threads) thread.join();
+  Lock lock{mutex_};
+  BH_ASSERT(outcome_.has_value());
+  // Here and not where it is noticed: only now no thread runs the first vCPU any more.
+  if (outcome_->kind == Outcome::Kind::kHalted)
+    outcome_->reason = "every vCPU has halted with interrupts off; vCPU 0: " + partition_.vcpu(0).describe();
+  return *outcome_;
+}
+
+void VcpuGang::finish(Outcome outcome) {
+  {
+    Lock lock{mutex_};
+    if (outcome_) return;
+    outcome_ = std::move(outcome);
+  }
+  changed_.notify_all();
+  for (unsigned i = 0; i < vcpus_; ++i) partition_.vcpu(i).kick();
+}
+
+bool VcpuGang::ended() {
+  Lock lock{mutex_};
+  return outcome_.has_value();
+}
+
+void VcpuGang::run_vcpu(unsigned index) {
+  engine::Vcpu& vcpu = partition_.vcpu(index);
+  if (ended()) return;
+  for (Next next = Next::kRun; next != Next::kEnd;) {
+    engine::Exit& exit = vcpu.run();
+    const Nanoseconds begin = clock_.now();
+    next = answer(index, exit);
+    meter_.record(exit, clock_.now() - begin);
+    // Who runs on needs not look whether there is an outcome: finish() kicks every vCPU, so its next exit is a kick at
+    // the latest. That keeps the lock out of the way of port accesses.
+    if (next != Next::kWait) continue;
+    wait_a_little();
+    set_inert(index, false);
+    if (ended()) return;
+  }
+}
+
+// Answers one exit, by kind.
+struct VcpuGang::Handler {
+  VcpuGang& gang;
+  unsigned index;
+
+  Next operator()(engine::PortExit& exit) {
+    access(gang.ports_, exit.port, exit.size, exit.write, exit.value);
+    return Next::kRun;
+  }
+  Next operator()(engine::MmioExit& exit) {
+    access(gang.mmio_, exit.address.value, exit.size, exit.write, exit.value);
+    return Next::kRun;
+  }
+  Next operator()(engine::MsrExit& exit) {
+    gang.counters_[exit.write ? kUnknownMsrWrite : kUnknownMsrRead].add();
+    exit.fault = true;  // #GP, as a processor without that MSR has it
+    return Next::kRun;
+  }
+  // No guest ABI is announced, so nobody has a reason to call. The answer is what hypercall ABIs say for "unknown".
+  Next operator()(engine::HypercallExit&) {
+    gang.counters_[kUnknownHypercall].add();
+    constexpr u64 kNotImplemented = ~u64{0} - 37;  // -ENOSYS
+    engine::Vcpu& vcpu = gang.partition_.vcpu(index);
+    engine::VcpuState state = vcpu.state();
+    state.gpr[0] = kNotImplemented;
+    if (auto set = vcpu.set_state(state); !set) return fail_engine(set.error().message);
+    return Next::kRun;
+  }
+  Next operator()(engine::HaltExit&) { return gang.halted(index); }
+  Next operator()(engine::ShutdownExit& exit) {
+    if (exit.reason == engine::ShutdownReason::kInit)
+      gang.finish({Outcome::Kind::kReset, 0, {}});
+    else
+      gang.finish({Outcome::Kind::kTripleFault, 0,
+                   fmt::format("triple fault on vCPU {}: {}", index, gang.partition_.vcpu(index).describe())});
+    return Next::kEnd;
+  }
+  Next operator()(engine::KickedExit&) { return gang.kicked(index); }
+  Next operator()(engine::FailureExit& exit) { return fail_engine(exit.reason); }
+
+  Next fail_engine(const std::string& reason) {
+    gang.finish({Outcome::Kind::kEngineFailure, 0, fmt::format("vCPU {}: {}", index, reason)});
+    return Next::kEnd;
+  }
+};
+
+VcpuGang::Next VcpuGang::answer(unsigned index, engine::Exit& exit) { return std::visit(Handler{*this, index}, exit); }
+
+// The machine has halted when no vCPU can go on: each has either halted for good or still waits for its first start-up
+// message. The latter sit in the engine, so they are kicked out to be counted. A vCPU is marked only while it is
+// outside of run(), so that one which was woken meanwhile is never taken for dead.
+VcpuGang::Next VcpuGang::halted(unsigned index) {
+  set_inert(index, true);
+  check_all_inert();
+  kick_others(index);
+  return Next::kWait;
+}
+
+VcpuGang::Next VcpuGang::kicked(unsigned index) {
+  if (ended()) return Next::kEnd;
+  if (partition_.vcpu(index).state().mp_state != engine::MpState::kWaitForSipi) return Next::kRun;
+  set_inert(index, true);
+  check_all_inert();
+  set_inert(index, false);
+  return ended() ? Next::kEnd : Next::kRun;
+}
+
+void VcpuGang::set_inert(unsigned index, bool inert) {
+  Lock lock{mutex_};
+  inert_[index] = inert;
+}
+
+void VcpuGang::check_all_inert() {
+  {
+    Lock lock{mutex_};
+    if (!std::ranges::all_of(inert_, std::identity{})) return;
+  }
+  finish({Outcome::Kind::kHalted, 0, {}});
+}
+
+void VcpuGang::kick_others(unsigned index) {
+  for (unsigned i = 0; i < vcpus_; ++i)
+    if (i != index) partition_.vcpu(i).kick();
+}
+
+void VcpuGang::wait_a_little() {
+  std::unique_lock lock{mutex_.native()};
+  changed_.wait_for(lock, kHaltPoll, [this]() BH_TSA(no_thread_safety_analysis) { return outcome_.has_value(); });
+}
+
+}  // namespace bulkhead::machine
