@@ -1,0 +1,68 @@
+#include "device/virtio/blk/worker.h"
+
+#include <pthread.h>
+#include <signal.h>
+
+#include <utility>
+
+namespace bulkhead::device::virtio {
+
+void Worker::start() {
+  if (thread_.joinable()) return;
+  // Signals belong to the threads that the monitor chose for them.
+  sigset_t all, before;
+  ::sigfillset(&all);
+  ::pthread_sigmask(SIG_SETMASK, &all, &before);
+  thread_ = std::thread{[this] { loop(); }};
+  ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
+  ::pthread_setname_np(thread_.native_handle(), "virtio-blk");
+}
+
+Worker::~Worker() {
+  {
+    const std::lock_guard lock{mutex_};
+    exit_ = true;
+    pauses_.fetch_add(1);
+  }
+  changed_.notify_all();
+  if (thread_.joinable()) thread_.join();
+}
+
+void Worker::kick(u64 items) {
+  bool wake;
+  {
+    const std::lock_guard lock{mutex_};
+    wake = kicked_ == 0 && !busy_;
+    kicked_ |= items;
+  }
+  if (wake) changed_.notify_all();
+}
+
+void Worker::paused(const std::function<void()>& change) {
+  std::unique_lock lock{mutex_};
+  pauses_.fetch_add(1);
+  changed_.wait(lock, [&] { return !busy_; });
+  change();
+  pauses_.fetch_sub(1);
+  lock.unlock();
+  changed_.notify_all();
+}
+
+void Worker::loop() {
+  std::unique_lock lock{mutex_};
+  while (true) {
+    changed_.wait(lock, [&] { return exit_ || (kicked_ != 0 && pauses_ == 0); });
+    if (exit_) return;
+    const u64 items = std::exchange(kicked_, 0);
+    busy_ = true;
+    lock.unlock();
+    work_(items);
+    lock.lock();
+    busy_ = false;
+    if (pauses_ == 0) continue;
+    kicked_ |= items;  // the work may have stopped half-way
+    changed_.notify_all();
+  }
+}
+
+}  // namespace bulkhead::device::virtio
