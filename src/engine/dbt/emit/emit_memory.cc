@@ -189,7 +189,7 @@ void BlockBuilder::jump_to(u64 target) {
                     static_cast<u32>((static_cast<u32>(request_.space) * kJumpEntries + jump_index(target)) * sizeof(JumpEntry));
   w_.mov(r8, target);
   w_.cmp(r8, ptr[rsp + entry]);
-  w_.jne(thunk(thunks_.exit_lookup), Xbyak::CodeGenerator::T_NEAR);
+  w_.jne(thunk(thunks_.exit_lookup));
   w_.jmp(ptr[rsp + entry + static_cast<u32>(offsetof(JumpEntry, code))]);
 }
 
@@ -203,7 +203,7 @@ void BlockBuilder::jump_to_r8() {
   w_.shl(r9d, 4);
   static_assert(sizeof(JumpEntry) == 16);
   w_.cmp(r8, ptr[rsp + r9 + base]);
-  w_.jne(thunk(thunks_.exit_lookup), Xbyak::CodeGenerator::T_NEAR);
+  w_.jne(thunk(thunks_.exit_lookup));
   w_.jmp(ptr[rsp + r9 + base + static_cast<u32>(offsetof(JumpEntry, code))]);
 }
 
