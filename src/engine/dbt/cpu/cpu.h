@@ -8,12 +8,15 @@
 #pragma once
 #include <array>
 #include <csetjmp>
+#include <memory>
 #include <optional>
 #include <string>
 
 #include "base/assert.h"
 #include "base/bits.h"
 #include "engine/dbt/cpu/cpu_state.h"
+#include "engine/dbt/cpu/descriptor.h"
+#include "engine/dbt/cpu/features.h"
 #include "engine/dbt/cpu/flags.h"
 #include "engine/dbt/front/insn.h"
 #include "engine/engine.h"
@@ -51,8 +54,10 @@ enum class StepResult : u8 {
 
 class Cpu {
  public:
-  Cpu(SharedState& shared, unsigned index);
+  // `place`: where the state lives (the JIT stack), outliving the Cpu; nullptr: in memory of its own.
+  Cpu(SharedState& shared, unsigned index, CpuState* place = nullptr);
   ~Cpu();
+  Cpu(const Cpu&) = delete;
 
   CpuState& s;  // lives at the end of this vCPU's JIT stack (emit/), or in plain memory
   SharedState& shared;
@@ -101,6 +106,7 @@ class Cpu {
   void flush_tlb(bool also_global);
   void flush_tlb_page(u64 linear);                             // INVLPG
   void flush_tlb_write_entries_for(u64 gpa_page);              // a page became code: its direct writes must stop
+  void invpcid(u64 type, u64 pcid, u64 linear);                // raises #GP; CPL and CPUID are the caller's to check
   // Linear code address to guest-physical; sets A; raises #PF. For block lookup.
   u64 translate_code(u64 linear);
 
@@ -168,8 +174,15 @@ class Cpu {
     std::array<u64, kCapacity> value{};
     unsigned done = 0;   // answered by the machine
     unsigned next = 0;   // consumed in this execution
+    bool fault = false;  // the answer to an MsrExit was #GP
   } io_log;
-  void instruction_done() { io_log.done = io_log.next = 0; }
+  void instruction_done() {
+    io_log.done = io_log.next = 0;
+    if (atomic_code_page_ != ~u64{0}) [[unlikely]] finish_atomic();
+  }
+  // Takes the machine's answer to `exit` into the log, for the instruction's next execution. For port, MMIO, MSR and hypercall
+  // exits; others owe nothing.
+  void take_answer();
   // MMIO piece of `size` 1, 2, 4, 8 at `gpa`, the same way.
   u64 mmio_load(u64 gpa, unsigned size);
   void mmio_store(u64 gpa, unsigned size, u64 value);
@@ -185,6 +198,7 @@ class Cpu {
   void spill_fpu();   // host registers -> s.xsave, host set to its defaults; no-op when not live
   void fill_fpu();    // s.xsave -> host registers
   u64 simd_features = 0;  // simd/: what the CPU model has of it, one bit each; 0 = not looked up yet
+  u64 interp_extensions = 0;  // interp/extensions.h: likewise, of the integer instructions
 
   // ---- caches of translated code: installed by the translator
   // Called when guest code on a physical page may have changed or its mapping went away.
@@ -200,11 +214,175 @@ class Cpu {
   std::unique_ptr<Lapic> lapic;
   Exit exit;                                                   // the exit being handed out or answered
 
+  const CpuFeatures features;
+
  private:
   friend class CpuTestPeer;
+  friend class StackCursor;
+
+  // mmu/
+  struct Piece {                   // one page's part of an access
+    std::byte* host = nullptr;     // nullptr: not RAM
+    u64 gpa = 0;
+    bool code = false;             // store: code_page_written() is owed
+  };
+  struct FetchEntry {
+    u64 tag = kNoTag;              // linear page | 1 for user
+    u64 gpa_page = 0;
+    std::byte* host = nullptr;
+    u64 generation = 0;
+    bool global = false;
+  };
+  static constexpr unsigned kFetchEntries = 256;
+  static constexpr unsigned kFillLog = 384;
+
+  Translation walk_in(u64 linear, Access access, TlbSpace space, bool probe_only);
+  Translation identity(u64 linear) const;
+  Piece resolve(TlbSpace space, u64 linear, Access access);
+  Piece fill_entry(TlbSpace space, u64 linear, Access access, const Translation& translation);
+  void log_fill(TlbSpace space, TlbEntry& entry, unsigned slot);
+  void note_large_page(u64 linear, u64 page_size);
+  bool large_page_near(u64 linear) const;
+  void drop_large_page(u64 linear);
+  u64 load_in(TlbSpace space, u64 linear, unsigned size);
+  void store_in(TlbSpace space, u64 linear, unsigned size, u64 value);
+  u64 load_slow(TlbSpace space, u64 linear, unsigned size);
+  void store_slow(TlbSpace space, u64 linear, unsigned size, u64 value);
+  void read_piece(const Piece& piece, std::byte* out, unsigned length);
+  void write_piece(const Piece& piece, const std::byte* in, unsigned length);
+  u64 next_page(u64 linear) const;  // first byte of the following page, wrapping at 4 GiB outside long mode
+  TlbSpace system_space() const;
+  TlbSpace space_for(unsigned cpl) const;
+  bool smap_active() const;
+  const FetchEntry& fetch_entry(u64 linear);
+  u64 fetch_limit(u64 linear) const;
+  bool on_data_breakpoint_page(u64 linear) const;
+  void finish_atomic();
+  bool check_pdptes(u64 cr3) const;
+
+  // cpu/segment.cc
+  u64 linear_in(const Segment& segment, bool stack, bool wide, u64 offset, unsigned size, Access access, u32 error);
+  Descriptor read_descriptor(u16 selector, Vector vector);
+  Descriptor read_system_descriptor(u16 selector, Vector vector);
+  void mark_accessed(Descriptor& descriptor);
+  void set_segment(Seg seg, const Descriptor& descriptor, u16 selector);
+  void set_null_segment(Seg seg, u16 selector);
+  void load_stack_segment(u16 selector);
+
+  // cpu/transfer.cc, cpu/iret.cc
+  bool real_addressing() const { return !protected_mode() || v8086(); }
+  void check_code_target(const Descriptor& code, u64 offset, u32 error);
+  void commit_code(Descriptor& code, u16 selector, unsigned cpl, u64 offset);
+  Descriptor direct_code_target(u16 selector);
+  Descriptor gate_code_target(const Descriptor& gate, u16 gate_selector, bool jump);
+  void jump_through(const Descriptor& system, u16 selector, bool call, u64 return_rip);
+  void call_gate(const Descriptor& gate, u16 selector, u64 return_rip);
+  void inner_call(const Descriptor& gate, Descriptor& code, u64 return_rip);
+  void return_outer(Descriptor& code, u16 cs, u64 rip, u16 ss, u64 rsp, u64 extra);
+  Descriptor return_code_target(u16 cs);
+  void drop_inner_data_segments();
+  void iret_real(unsigned size);
+  void iret_to_v8086(u64 rip, u16 cs, u64 flags, class StackCursor& stack);
+  void iret_protected(unsigned size);
+  void apply_iret_flags(u64 flags, unsigned size, unsigned old_cpl);
+
+  // cpu/exception.cc
+  struct Event {
+    u8 vector = 0;
+    bool has_error = false;
+    u32 error = 0;
+    u64 address = 0;
+    bool software = false;   // INT n, INT3, INTO: DPL of the gate counts
+    bool fault_class = false;  // RF is set in the saved flags
+    u64 return_rip = 0;
+  };
+  StepResult deliver_event(Event event);
+  bool try_enter(const Event& event);
+  void enter_handler(const Event& event);
+  void enter_real(const Event& event);
+  void enter_legacy(const Event& event);
+  void enter_long(const Event& event);
+  void enter_legacy_gate(const Event& event, const Descriptor& gate);
+  void enter_legacy_inner(const Event& event, const Descriptor& gate, Descriptor& code);
+  void enter_legacy_same(const Event& event, const Descriptor& gate, Descriptor& code, unsigned cpl);
+  Descriptor handler_code(const Descriptor& gate);
+  u64 saved_flags(const Event& event) const;
+  void flags_after_entry(bool interrupt_gate);
+  struct StackTarget {
+    u16 ss = 0;
+    u64 sp = 0;
+  };
+  StackTarget inner_stack(unsigned cpl);
+  Descriptor inner_stack_segment(u16 ss, unsigned cpl);
+  u64 tss_field(unsigned offset, unsigned size);
+  bool tss_is_32() const { return (tss_type() & 8) != 0; }
+  unsigned tss_type() const { return s.tr.attributes & 0xf; }
+
+  // cpu/task.cc
+  enum class TaskSwitch : u8 { kJump, kCall, kIret, kGate };
+  void task_gate(const Descriptor& gate, TaskSwitch kind, const Event* event, u64 return_rip);
+  void task_switch(u16 selector, TaskSwitch kind, const Event* event, u64 return_rip);
+  struct Task;
+  u64 next_instruction();            // address of the one behind s.rip's
+  Descriptor new_task(u16 selector, TaskSwitch kind);
+  void set_busy(u64 descriptor, bool busy);
+  Task read_task(const Descriptor& tss);
+  void save_task(u64 return_rip, bool clear_nt);
+  void load_task(const Task& task);
+  void load_task_ldt(u16 selector);
+  void load_task_code(u16 selector);
+  void load_task_segment(Seg seg, u16 selector);
+
+  // cpu/control.cc, cpu/msr.cc
+  void write_cr0(u64 value);
+  void write_cr3(u64 value);
+  void write_cr4(u64 value);
+  void write_efer(u64 value);
+  void update_long_mode(u64 new_cr0);
+  void write_tsc(u64 value);
+  u64 unknown_msr_read(u32 index);
+  void unknown_msr_write(u32 index, u64 value);
+  bool read_mtrr(u32 index, u64& value) const;
+  bool write_mtrr(u32 index, u64 value);
+  u64* msr_slot(u32 index);
+  bool check_msr_write(u32 index, u64 value);
+  bool canonical(u64 address) const { return sign_extend_47(address) == address; }
+  static u64 sign_extend_47(u64 a) { return static_cast<u64>(static_cast<i64>(a << 16) >> 16); }
+  void set_flags(u64 value);        // with all that follows from them
+  void set_flat_segment(Seg seg, u16 selector, unsigned dpl, bool code, bool wide);
+
+  // cpu/io.cc
+  void check_port_permission(u16 port, unsigned size);
+  bool next_answer(u64& value);
+  void note_port_access(u16 port, unsigned size);
+
+  [[noreturn]] void abandon(Escape kind);
+  StepResult take_init();
+  void start_ap(u8 vector);
+  void power_on_msrs();
+
+  bool owns_state_ = false;
   bool debug_active_ = false;
-  u32 data_breakpoints_hit_ = 0;
-  // ... helpers add private members as they need them
+  bool data_breakpoints_ = false;    // DR7 enables one
+  u32 data_breakpoints_hit_ = 0;     // DR6 bits
+  i8 step_override_ = -1;            // what debug_trap_after() takes for TF instead: SYSCALL, SYSRET, INT
+  bool keep_rf_ = false;             // the instruction loaded RF: it is for the next one
+  bool no_exit_ = false;             // event delivery, task switch: nothing could be re-executed, so no exits
+  bool nmi_latched_ = false;
+  u32 ext_ = 0;                      // EXT bit of error codes raised now
+  u64 atomic_code_page_ = ~u64{0};
+
+  std::array<u16, kFillLog> fill_log_{};
+  unsigned fill_count_ = 0;
+  bool fill_overflow_ = false;
+  std::array<FetchEntry, kFetchEntries> fetch_cache_{};
+  u64 generation_ = 1, global_generation_ = 1;
+  std::array<u64, 64> large_filter_{};  // hashed 2 MiB regions in which an entry of a large page was made
+  u64 gbyte_filter_ = 0;                // the same for 1 GiB
+
+  std::array<u64, 16> mtrr_variable_{};
+  std::array<u64, 11> mtrr_fixed_{};
+  u64 debug_ctl_ = 0, hwcr_ = 0, syscfg_ = 0, mcg_status_ = 0;
 };
 
 // Runs `body` (a statement) with faults and exits caught: afterwards cpu.escape_kind says whether it was abandoned.
