@@ -6,8 +6,8 @@
 
 namespace bulkhead::device {
 
-// The byte registers of a model, numbered as the model likes. Nothing here can fail: what is not there reads as 0xff and
-// ignores writes. Called under the bus lock, on the vCPU that made the access.
+// The byte registers of a model, numbered as the model likes. Nothing here can fail: what is not there reads as 0xff
+// and ignores writes. Called under the bus lock, on the vCPU that made the access.
 class ByteRegisters {
  public:
   virtual u8 read_byte(unsigned index) = 0;

@@ -1,7 +1,8 @@
 // debugcon: port 0xe9; every byte written there is a character for the host, a read says that somebody listens.
 // Source: the custom of Bochs ("port E9 hack"). Fidelity: complete.
-// Runs on the vCPU that touched the port, under the bus lock; the backend's `writable` comes on any thread, hence a mutex of
-// our own. What the backend does not take now is kept, up to kBufferLimit bytes; beyond that it is lost and counted.
+// Runs on the vCPU that touched the port, under the bus lock; the backend's `writable` comes on any thread, hence a
+// mutex of our own. What the backend does not take now is kept, up to kBufferLimit bytes; beyond that it is lost and
+// counted.
 #pragma once
 #include <vector>
 

@@ -49,7 +49,9 @@ TEST_F(DebugconTest, AnswersEveryWidthEverywhere) { testing::sweep(device.port()
 
 TEST(Debugcon, LeavesNoCallbackBehind) {
   testing::FakeConsole console;
-  { Debugcon device{console}; }
+  {
+    Debugcon device{console};
+  }
   console.type("x");
   console.set_room(1);
 }

@@ -8,7 +8,8 @@ enum Offset : u64 { kSelect = 0x00, kData = 0x10, kEoi = 0x40 };
 enum Register : u8 { kId = 0, kVersionRegister = 1, kArbitration = 2, kEntries = 0x10 };
 
 // Redirection entries [82093aa §3.2.4].
-constexpr u32 kMasked = 1u << 16, kLevel = 1u << 15, kRemoteIrr = 1u << 14, kDeliveryStatus = 1u << 12, kLogical = 1u << 11;
+constexpr u32 kMasked = 1u << 16, kLevel = 1u << 15, kRemoteIrr = 1u << 14, kDeliveryStatus = 1u << 12,
+              kLogical = 1u << 11;
 constexpr u32 kReadOnly = kRemoteIrr | kDeliveryStatus;
 constexpr u32 kLowBits = 0x1ffff;
 constexpr u32 kHighBits = 0xff000000;
@@ -106,9 +107,12 @@ IoReply IoApic::write(u64 offset, u64 value, AccessSize size) {
 u32 IoApic::read_register() const {
   switch (select_) {
     case kId:
-    case kArbitration: return id_;
-    case kVersionRegister: return kVersion | (kPins - 1) << 16;
-    default: break;
+    case kArbitration:
+      return id_;
+    case kVersionRegister:
+      return kVersion | (kPins - 1) << 16;
+    default:
+      break;
   }
   const unsigned index = select_ - kEntries;
   if (select_ < kEntries || index >= 2 * kPins) return 0;

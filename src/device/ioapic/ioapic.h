@@ -1,11 +1,12 @@
-// IOAPIC: 24 pins into messages for the local APICs.       Source: [82093aa], [ich "I/O APIC"] for version 0x20 with EOI
-// Fidelity: index/data/EOI registers, masks, edge and level with remote IRR, fixed, lowest-priority, NMI and INIT delivery.
-// Differences: ExtINT and SMI entries are kept but send nothing (the PIC reaches a vCPU by its own pin; there is no SMM).
-// The polarity bit is kept but means nothing: an IrqLine says "asserted", not "high". Edges while masked are lost, as the
-// data sheet has it. The data register takes 32-bit accesses only.
+// IOAPIC: 24 pins into messages for the local APICs.       Source: [82093aa], [ich "I/O APIC"] for version 0x20 with
+// EOI Fidelity: index/data/EOI registers, masks, edge and level with remote IRR, fixed, lowest-priority, NMI and INIT
+// delivery. Differences: ExtINT and SMI entries are kept but send nothing (the PIC reaches a vCPU by its own pin; there
+// is no SMM). The polarity bit is kept but means nothing: an IrqLine says "asserted", not "high". Edges while masked
+// are lost, as the data sheet has it. The data register takes 32-bit accesses only.
 //
-// Lines are driven from any thread, registers by vCPUs under the bus lock, eoi() by any vCPU thread: the model has a mutex
-// of its own, held while messages are sent. Order: device, ioapic, engine: eoi() is called with no engine lock held.
+// Lines are driven from any thread, registers by vCPUs under the bus lock, eoi() by any vCPU thread: the model has a
+// mutex of its own, held while messages are sent. Order: device, ioapic, engine: eoi() is called with no engine lock
+// held.
 #pragma once
 #include <array>
 
@@ -28,8 +29,8 @@ class IoApic final : public IoDevice {
   IoReply write(u64 offset, u64 value, AccessSize size) override;
 
   IrqLine& line(Gsi gsi) { return lines_[gsi.value]; }  // 0..23
-  void eoi(u8 vector);  // a local APIC ended a level-triggered interrupt of this vector
-  void reset();         // all masked; lines keep their levels
+  void eoi(u8 vector);                                  // a local APIC ended a level-triggered interrupt of this vector
+  void reset();                                         // all masked; lines keep their levels
 
   // Messages sent so far; any thread.
   u64 sent() const { return sent_.value(); }

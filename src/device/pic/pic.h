@@ -1,11 +1,11 @@
 // The PC's pair of 8259A interrupt controllers, with the edge/level registers.
 // Source: [i8259a], [ich "Edge/Level Control Registers"]. Fidelity: complete but for buffered mode and the 8080's call
-// sequence (ICW1/ICW4 bits that a PC cannot use), and that a pulse shorter than INTA is kept. After reset all is masked, as
-// firmware would leave it, because PVH guests start without firmware.
+// sequence (ICW1/ICW4 bits that a PC cannot use), and that a pulse shorter than INTA is kept. After reset all is
+// masked, as firmware would leave it, because PVH guests start without firmware.
 //
-// Lines are driven from any thread, ports by vCPUs under the bus lock, acknowledge() by the vCPU that takes the interrupt:
-// the model has a mutex of its own, held while `int_pin` runs. Order: device, pic, engine: `int_pin` may take the
-// engine's locks, so acknowledge() is called with none of them held.
+// Lines are driven from any thread, ports by vCPUs under the bus lock, acknowledge() by the vCPU that takes the
+// interrupt: the model has a mutex of its own, held while `int_pin` runs. Order: device, pic, engine: `int_pin` may
+// take the engine's locks, so acknowledge() is called with none of them held.
 #pragma once
 #include <array>
 #include <functional>
@@ -31,8 +31,8 @@ class Pic final : private ByteRegisters {
   ByteWindow& elcr() { return elcr_ports_; }
   IrqLine& line(unsigned irq) { return lines_[irq]; }  // 0..15; 2 is the cascade: driving it does nothing
 
-  // INTA while INT is high: the vector, which may be the spurious one (pin 7 of either chip). Nothing when INT is low, e.g.
-  // because the device withdrew since the vCPU was told.
+  // INTA while INT is high: the vector, which may be the spurious one (pin 7 of either chip). Nothing when INT is low,
+  // e.g. because the device withdrew since the vCPU was told.
   std::optional<u8> acknowledge();
   // INTA whatever INT says: when nothing is pending the master answers with its pin 7, as the chip does.
   u8 acknowledge_always();

@@ -122,14 +122,29 @@ void PicChip::continue_initialisation(u8 value) {
 void PicChip::operation_command(u8 ocw2) {
   const unsigned named = ocw2 & 7;
   switch (ocw2 >> 5) {  // R, SL, EOI
-    case 0b000: rotate_on_auto_eoi_ = false; break;
-    case 0b100: rotate_on_auto_eoi_ = true; break;
-    case 0b001: end_of_interrupt(highest_in_service(), false); break;
-    case 0b101: end_of_interrupt(highest_in_service(), true); break;
-    case 0b011: end_of_interrupt(named, false); break;
-    case 0b111: end_of_interrupt(named, true); break;
-    case 0b110: lowest_ = named; break;
-    default: break;  // 010: no operation
+    case 0b000:
+      rotate_on_auto_eoi_ = false;
+      break;
+    case 0b100:
+      rotate_on_auto_eoi_ = true;
+      break;
+    case 0b001:
+      end_of_interrupt(highest_in_service(), false);
+      break;
+    case 0b101:
+      end_of_interrupt(highest_in_service(), true);
+      break;
+    case 0b011:
+      end_of_interrupt(named, false);
+      break;
+    case 0b111:
+      end_of_interrupt(named, true);
+      break;
+    case 0b110:
+      lowest_ = named;
+      break;
+    default:
+      break;  // 010: no operation
   }
 }
 

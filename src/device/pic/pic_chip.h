@@ -8,8 +8,8 @@ namespace bulkhead::device {
 
 class PicChip {
  public:
-  // `level_allowed`: pins whose ELCR bit can be set. `cascade_pin`: the one where another chip's INT comes in, if any; it is
-  // always level-triggered, since that is how the other chip's output behaves here.
+  // `level_allowed`: pins whose ELCR bit can be set. `cascade_pin`: the one where another chip's INT comes in, if any;
+  // it is always level-triggered, since that is how the other chip's output behaves here.
   PicChip(u8 level_allowed, std::optional<unsigned> cascade_pin)
       : level_allowed_{level_allowed}, cascade_bits_{static_cast<u8>(cascade_pin ? 1u << *cascade_pin : 0)} {}
 
@@ -42,7 +42,7 @@ class PicChip {
   u8 irr_ = 0, imr_ = 0xff, isr_ = 0;
   u8 level_ = 0;
   u8 vector_base_ = 0;
-  unsigned lowest_ = 7;  // the pin of the lowest priority
+  unsigned lowest_ = 7;    // the pin of the lowest priority
   unsigned next_icw_ = 0;  // 2..4 while being initialised, otherwise 0
   bool wants_icw4_ = false;
   bool single_ = false;

@@ -1,8 +1,9 @@
 // 8254 PIT at ports 0x40-0x43 and the PC's port B (0x61): system timer, refresh, speaker.
-// Source: [i8254], [ich "NMI Status and Control Register"] for port B. Fidelity: all modes, access, latches, read-back, BCD;
-// counts are a function of the clock, exact to a tick. The speaker is silent; channel 1 drives nothing but the refresh
-// bit, which toggles every 15 us whatever the channel is programmed to. IRQ0 is channel 0's OUT, raised from a timer: rises
-// that the host was too late for, or that come faster than kMinimumInterval, are merged into one and counted.
+// Source: [i8254], [ich "NMI Status and Control Register"] for port B. Fidelity: all modes, access, latches, read-back,
+// BCD; counts are a function of the clock, exact to a tick. The speaker is silent; channel 1 drives nothing but the
+// refresh bit, which toggles every 15 us whatever the channel is programmed to. IRQ0 is channel 0's OUT, raised from a
+// timer: rises that the host was too late for, or that come faster than kMinimumInterval, are merged into one and
+// counted.
 //
 // Ports are touched by vCPUs under the bus lock, the timer comes on the timer thread: the model has a mutex of its own.
 // Order: pit, then the line.

@@ -76,11 +76,16 @@ bool PitChannel::output(PitTicks now) {
   settle(now);
   const PitTicks ticks = elapsed(now);
   switch (mode()) {
-    case 0: return count_ != 0 && ticks >= count_;
-    case 1: return count_ == 0 || ticks >= count_;
-    case 2: return !running_ || ticks % count_ != count_ - 1;
-    case 3: return !running_ || ticks % count_ < (count_ + 1) / 2;
-    default: return count_ == 0 || ticks != count_;  // 4 and 5: one tick low
+    case 0:
+      return count_ != 0 && ticks >= count_;
+    case 1:
+      return count_ == 0 || ticks >= count_;
+    case 2:
+      return !running_ || ticks % count_ != count_ - 1;
+    case 3:
+      return !running_ || ticks % count_ < (count_ + 1) / 2;
+    default:
+      return count_ == 0 || ticks != count_;  // 4 and 5: one tick low
   }
 }
 

@@ -1,6 +1,6 @@
-// One counter of the 8254 as a function of time: no lock, no timer, no callbacks.     Source: [i8254 "8254 PIT" datasheet]
-// Time is in ticks of 1193182 Hz since any fixed point; every call says what time it is, and time never goes backwards.
-// A count takes effect on the tick it is written, not one later.
+// One counter of the 8254 as a function of time: no lock, no timer, no callbacks.     Source: [i8254 "8254 PIT"
+// datasheet] Time is in ticks of 1193182 Hz since any fixed point; every call says what time it is, and time never goes
+// backwards. A count takes effect on the tick it is written, not one later.
 #pragma once
 #include <optional>
 
@@ -46,17 +46,17 @@ class PitChannel {
   bool bcd_ = false;
   bool gate_;
 
-  u8 low_byte_ = 0;           // of a two-byte write, until the other comes
+  u8 low_byte_ = 0;  // of a two-byte write, until the other comes
   bool write_high_next_ = false, read_high_next_ = false;
   std::optional<u16> latched_;
   std::optional<u8> status_;
 
-  u64 written_ = 0;           // the count register, decoded: 1..65536; 0 before the first
-  u64 count_ = 0;             // what the counting element runs on; 0 while there is none
-  bool null_count_ = true;    // written, not yet in the counting element
-  bool running_ = false;      // counts now
-  PitTicks started_ = 0;      // when the present run (cycle 0 of the periodic modes) began
-  PitTicks before_pause_ = 0;  // ticks counted before `started_`, when the gate interrupted
+  u64 written_ = 0;                    // the count register, decoded: 1..65536; 0 before the first
+  u64 count_ = 0;                      // what the counting element runs on; 0 while there is none
+  bool null_count_ = true;             // written, not yet in the counting element
+  bool running_ = false;               // counts now
+  PitTicks started_ = 0;               // when the present run (cycle 0 of the periodic modes) began
+  PitTicks before_pause_ = 0;          // ticks counted before `started_`, when the gate interrupted
   std::optional<PitTicks> reload_at_;  // periodic: when `written_` becomes `count_`
 };
 

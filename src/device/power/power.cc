@@ -20,10 +20,14 @@ void Power::request(const std::function<void()>& action) {
 
 u8 Power::read_byte(unsigned index) {
   switch (index) {
-    case kSleepControl: return sleep_control_value_;
-    case kSleepStatus: return 0;  // we never wake up: there is nothing to wake from
-    case kResetControl: return reset_control_value_;
-    default: return 0xff;
+    case kSleepControl:
+      return sleep_control_value_;
+    case kSleepStatus:
+      return 0;  // we never wake up: there is nothing to wake from
+    case kResetControl:
+      return reset_control_value_;
+    default:
+      return 0xff;
   }
 }
 
@@ -41,7 +45,8 @@ void Power::write_byte(unsigned index, u8 value) {
     case kKeyboardCommand:
       if (value == acpi::kKeyboardPulseReset) request(actions_.reset);
       break;
-    default: break;
+    default:
+      break;
   }
 }
 

@@ -1,8 +1,8 @@
-// power: the ports by which a guest powers off or resets. Sleep control and status registers of hardware-reduced ACPI, the
-// chipset's reset control register 0xcf9, and command 0xfe of a keyboard controller that is otherwise absent.
-// Source: [acpi-6.5 §4.8.3.7, §4.8.3.6], spec/acpi_ports.h. Fidelity: S5 only; other sleep types are ignored. 0xcf9 does
-// not tell hard from soft reset. Port 0x64 reads as nothing there (0xff), which ends a guest's search for a keyboard.
-// Runs on the vCPU that touched the port, under the bus lock.
+// power: the ports by which a guest powers off or resets. Sleep control and status registers of hardware-reduced ACPI,
+// the chipset's reset control register 0xcf9, and command 0xfe of a keyboard controller that is otherwise absent.
+// Source: [acpi-6.5 §4.8.3.7, §4.8.3.6], spec/acpi_ports.h. Fidelity: S5 only; other sleep types are ignored. 0xcf9
+// does not tell hard from soft reset. Port 0x64 reads as nothing there (0xff), which ends a guest's search for a
+// keyboard. Runs on the vCPU that touched the port, under the bus lock.
 #pragma once
 #include <functional>
 
@@ -21,9 +21,9 @@ class Power final : private ByteRegisters {
   };
   explicit Power(Actions actions);
 
-  ByteWindow& sleep() { return sleep_; }        // at kSleepControlPort, 2 ports
+  ByteWindow& sleep() { return sleep_; }                  // at kSleepControlPort, 2 ports
   ByteWindow& reset_control() { return reset_control_; }  // at kResetPort
-  ByteWindow& keyboard() { return keyboard_; }  // at kKeyboardCommandPort
+  ByteWindow& keyboard() { return keyboard_; }            // at kKeyboardCommandPort
 
   void reset();  // while no vCPU runs: as after power-on
 

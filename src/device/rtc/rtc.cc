@@ -8,8 +8,22 @@ namespace {
 constexpr i64 kSecond = 1'000'000'000;
 constexpr i64 kUpdateTime = 2'228'000;  // 244 us of warning and 1984 us of update
 
-enum Register : u8 { kSeconds = 0, kSecondsAlarm, kMinutes, kMinutesAlarm, kHours, kHoursAlarm, kWeekday, kDay, kMonth,
-                     kYear, kA, kB, kC, kD };
+enum Register : u8 {
+  kSeconds = 0,
+  kSecondsAlarm,
+  kMinutes,
+  kMinutesAlarm,
+  kHours,
+  kHoursAlarm,
+  kWeekday,
+  kDay,
+  kMonth,
+  kYear,
+  kA,
+  kB,
+  kC,
+  kD
+};
 // A
 constexpr u8 kUip = 0x80, kDividerReset = 0x60, kRate = 0x0f;
 // B

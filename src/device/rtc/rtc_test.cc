@@ -28,9 +28,7 @@ struct RtcTest : ::testing::Test {
     rtc.ports().write(0, index, AccessSize::k1);
     return static_cast<unsigned>(rtc.ports().read(1, AccessSize::k1).value);
   }
-  std::array<unsigned, 8> date() {
-    return {get(0x32), get(9), get(8), get(7), get(6), get(4), get(2), get(0)};
-  }
+  std::array<unsigned, 8> date() { return {get(0x32), get(9), get(8), get(7), get(6), get(4), get(2), get(0)}; }
   using Date = std::array<unsigned, 8>;  // century, year, month, day, weekday, hour, minute, second
 
   NewYearsEve timers;

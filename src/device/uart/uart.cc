@@ -47,15 +47,24 @@ u8 Uart::read_byte(unsigned index) {
   Lock lock{mutex_};
   const bool divisor = lcr_ & kDivisorLatch;
   switch (index) {
-    case kData: return divisor ? divisor_low_ : read_data();
-    case kInterruptEnable: return divisor ? divisor_high_ : ier_;
-    case kInterruptId: return read_interrupt_id();
-    case kLineControl: return lcr_;
-    case kModemControl: return mcr_;
-    case kLineStatus: return read_line_status();
-    case kModemStatus: return read_modem_status();
-    case kScratch: return scratch_;
-    default: return 0xff;
+    case kData:
+      return divisor ? divisor_low_ : read_data();
+    case kInterruptEnable:
+      return divisor ? divisor_high_ : ier_;
+    case kInterruptId:
+      return read_interrupt_id();
+    case kLineControl:
+      return lcr_;
+    case kModemControl:
+      return mcr_;
+    case kLineStatus:
+      return read_line_status();
+    case kModemStatus:
+      return read_modem_status();
+    case kScratch:
+      return scratch_;
+    default:
+      return 0xff;
   }
 }
 
@@ -64,18 +73,31 @@ void Uart::write_byte(unsigned index, u8 value) {
   const bool divisor = lcr_ & kDivisorLatch;
   switch (index) {
     case kData:
-      if (divisor) divisor_low_ = value;
-      else write_data(value);
+      if (divisor)
+        divisor_low_ = value;
+      else
+        write_data(value);
       break;
     case kInterruptEnable:
-      if (divisor) divisor_high_ = value;
-      else write_interrupt_enable(value);
+      if (divisor)
+        divisor_high_ = value;
+      else
+        write_interrupt_enable(value);
       break;
-    case kFifoControl: write_fifo_control(value); break;
-    case kLineControl: lcr_ = value; break;
-    case kModemControl: write_modem_control(value); break;
-    case kScratch: scratch_ = value; break;
-    default: break;  // LSR and MSR: writes are for factory tests
+    case kFifoControl:
+      write_fifo_control(value);
+      break;
+    case kLineControl:
+      lcr_ = value;
+      break;
+    case kModemControl:
+      write_modem_control(value);
+      break;
+    case kScratch:
+      scratch_ = value;
+      break;
+    default:
+      break;  // LSR and MSR: writes are for factory tests
   }
 }
 

@@ -24,7 +24,7 @@ struct UartTest : ::testing::Test {
   }
   std::string receive() {
     std::string text;
-    while (in(kLineStatus) & kDataReady) text += static_cast<char>(in(kData));
+    while (in(kLineStatus)&kDataReady) text += static_cast<char>(in(kData));
     return text;
   }
   u8 id() { return in(kInterruptId) & 0x0f; }
@@ -116,7 +116,7 @@ TEST_F(UartTest, PrioritiesAreLineStatusReceivedThrEmptyModem) {
   say("ab");                  // without FIFOs the second byte overruns
   out(kInterruptEnable, 0x0f);
   EXPECT_EQ(id(), kIdLineStatus);
-  EXPECT_TRUE(in(kLineStatus) & kOverrun);
+  EXPECT_TRUE(in(kLineStatus)&kOverrun);
   EXPECT_EQ(id(), kIdReceived);
   EXPECT_EQ(in(kData), 'b');
   EXPECT_EQ(id(), kIdThrEmpty);
@@ -149,7 +149,7 @@ TEST_F(UartTest, LoopbackKeepsBytesInside) {
   EXPECT_EQ(receive(), "inside");
   EXPECT_EQ(console.output, "");
   out(kModemControl, 0);
-  EXPECT_TRUE(in(kModemStatus) & kTrailingRing);
+  EXPECT_TRUE(in(kModemStatus)&kTrailingRing);
   EXPECT_EQ(receive(), "outside");
 }
 
@@ -159,7 +159,7 @@ TEST_F(UartTest, ClearingTheReceiverKeepsOutput) {
   console.room = 0;
   say("x");
   out(kFifoControl, 0x07);
-  EXPECT_FALSE(in(kLineStatus) & kDataReady);
+  EXPECT_FALSE(in(kLineStatus)&kDataReady);
   console.set_room(FakeConsole::kUnlimited);
   EXPECT_EQ(console.output, "x");
 }
@@ -167,9 +167,9 @@ TEST_F(UartTest, ClearingTheReceiverKeepsOutput) {
 TEST_F(UartTest, ASlowHostHoldsThrEmptyBack) {
   console.room = 0;
   std::size_t sent = 0;
-  for (; (in(kLineStatus) & kThrEmpty) != 0; ++sent) say("x");
+  for (; (in(kLineStatus)&kThrEmpty) != 0; ++sent) say("x");
   EXPECT_EQ(sent, Uart::kOutputLimit - Uart::kFifoSize + 1);
-  EXPECT_EQ(in(kLineStatus) & kTransmitterEmpty, 0);
+  EXPECT_EQ(in(kLineStatus)&kTransmitterEmpty, 0);
   out(kInterruptEnable, kEnableThrEmpty);
   EXPECT_FALSE(line.level);
   console.set_room(FakeConsole::kUnlimited);
@@ -220,8 +220,8 @@ TEST_F(UartTest, LoopbackOverrunKeepsAFullFifo) {
   out(kFifoControl, 0x01);
   out(kModemControl, kLoop);
   say("0123456789abcdefGH");
-  EXPECT_TRUE(in(kLineStatus) & kOverrun);
-  EXPECT_FALSE(in(kLineStatus) & kOverrun) << "cleared by reading";
+  EXPECT_TRUE(in(kLineStatus)&kOverrun);
+  EXPECT_FALSE(in(kLineStatus)&kOverrun) << "cleared by reading";
   EXPECT_EQ(receive(), "0123456789abcdef");
 }
 
