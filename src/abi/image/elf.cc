@@ -30,7 +30,7 @@ Result<Segment> check_segment(const Segment& segment, u64 size_of_file, unsigned
   if (segment.file_size > segment.memory_size)
     return fail("program header {} has more bytes in the file ({}) than in memory ({})", index, segment.file_size,
                 segment.memory_size);
-  if (segment.paddr + segment.memory_size < segment.paddr || segment.vaddr + segment.memory_size < segment.vaddr)
+  if (segment.paddr + segment.memory_size < segment.paddr)
     return fail("program header {} wraps around the end of the address space", index);
   return segment;
 }
