@@ -1,0 +1,26 @@
+// Which engines this host could carry, proven and not guessed: a device file alone is no proof.
+#pragma once
+#include <array>
+#include <string>
+
+#include "engine/engine.h"
+
+namespace bulkhead::engine {
+
+// What the host offers for one engine, whether or not this build has that engine.
+struct HostEngine {
+  EngineKind kind;
+  bool usable = false;
+  std::string reason;  // usable: what proves it; otherwise what is missing
+};
+// In the order of preference: kvm, mshv, xen, dbt.
+struct HostEngines {
+  std::array<HostEngine, 4> all;
+  const HostEngine& of(EngineKind kind) const { return all[static_cast<std::size_t>(kind)]; }
+};
+
+// Looks at /dev, /proc and /sys below `root` ("" is the host; a test's folder otherwise). Opens and closes device files,
+// never creates a guest.
+HostEngines probe_host(const std::string& root = "");
+
+}  // namespace bulkhead::engine
