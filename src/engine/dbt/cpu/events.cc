@@ -18,7 +18,7 @@ std::optional<StepResult> Cpu::take_pending_event() {
   const u32 pending = s.pending.load(std::memory_order_acquire);
   if (pending & kPendingInvalidate) shared.take_requests(*this);
   if (pending & kPendingInit) {
-    clear(kPendingInit | kPendingSipi | kPendingNmi);
+    clear(kPendingInit | kPendingNmi);  // not a SIPI: one that is there came behind the INIT (see Lapic::accept())
     return take_init();
   }
   if (pending & kPendingSipi) {

@@ -44,9 +44,6 @@ class SharedState final : public LapicBus {
   // Carries out what others asked of `self`.
   void take_requests(Cpu& self);
 
-  // vCPUs that nothing inside the partition is about to wake: halted with interrupts off, or waiting for a SIPI.
-  std::atomic<unsigned> asleep_for_good{0};
-
   Mutex split_lock;  // serializes locked accesses that cannot be one host instruction
 
  private:

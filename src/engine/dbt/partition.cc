@@ -1,0 +1,77 @@
+#include "engine/dbt/partition.h"
+
+#include <pthread.h>
+#include <sys/prctl.h>
+
+#include <csignal>
+
+#include "engine/dbt/emit/translator.h"
+#include "engine/dbt/interpreter_runner.h"
+
+namespace bulkhead::engine::dbt {
+namespace {
+
+// Signals are the business of other threads.
+std::thread start_timer_thread(LapicBus& bus) {
+  sigset_t all, before;
+  ::sigfillset(&all);
+  ::pthread_sigmask(SIG_SETMASK, &all, &before);
+  std::thread thread{[&bus] {
+    ::prctl(PR_SET_TIMERSLACK, 1);
+    do bus.run_timers();
+    while (bus.wait_for_timers());
+  }};
+  ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
+  ::pthread_setname_np(thread.native_handle(), "bh-lapic-timer");
+  return thread;
+}
+
+}  // namespace
+
+Result<std::unique_ptr<Partition>> DbtPartition::create(const PartitionConfig& config, GuestMemory& memory,
+                                                        const DbtOptions& options) {
+  std::unique_ptr<DbtPartition> partition{new DbtPartition{config, memory}};
+  for (unsigned i = 0; i < config.vcpus; ++i) BH_TRY(partition->add_vcpu(i, options, options.cache_bytes / config.vcpus));
+  partition->synchronize_clocks();
+  partition->timer_thread_ = start_timer_thread(partition->shared_);
+  return partition;
+}
+
+Result<void> DbtPartition::add_vcpu(unsigned index, const DbtOptions& options, u64 cache_bytes) {
+  BH_ASSIGN(VcpuArena arena, VcpuArena::create());
+  arenas_.push_back(std::move(arena));
+  shared_.cpus.push_back(std::make_unique<Cpu>(shared_, index, &arenas_.back().state()));
+  Cpu& cpu = *shared_.cpus.back();
+  if (cpu.lapic == nullptr) cpu.lapic = std::make_unique<Lapic>(shared_, index, cpu.s);
+  cpu.reset(false);
+  std::unique_ptr<BlockRunner> runner;
+  if (options.mode == DbtVcpu::Mode::kInterpreter) {
+    runner = std::make_unique<InterpreterRunner>();
+  } else {
+    BH_ASSIGN(runner, make_translator(cpu, cache_bytes));
+  }
+  vcpus_.push_back(std::make_unique<DbtVcpu>(cpu, std::move(runner), options.mode));
+  return {};
+}
+
+// The TSCs of all vCPUs start at 0 at the same moment, as after a reset of the whole machine.
+void DbtPartition::synchronize_clocks() {
+  for (const auto& cpu : shared_.cpus) cpu->s.tsc_offset = shared_.cpus[0]->s.tsc_offset;
+}
+
+DbtPartition::~DbtPartition() {
+  shared_.stop_timers();
+  if (timer_thread_.joinable()) timer_thread_.join();
+}
+
+Vcpu& DbtPartition::vcpu(unsigned index) {
+  BH_ASSERT(index < vcpus_.size());
+  return *vcpus_[index];
+}
+
+void DbtPartition::inject_nmi(unsigned vcpu) {
+  BH_ASSERT(vcpu < vcpus_.size());
+  shared_.cpus[vcpu]->lapic->inject_nmi();
+}
+
+}  // namespace bulkhead::engine::dbt

@@ -1,0 +1,40 @@
+// A guest of the built-in engine: what its vCPUs share, the vCPUs, and the thread that runs their LAPIC timers.
+#pragma once
+#include <thread>
+
+#include "engine/dbt/cpu/vcpu_arena.h"
+#include "engine/dbt/vcpu.h"
+
+namespace bulkhead::engine::dbt {
+
+struct DbtOptions {
+  DbtVcpu::Mode mode = DbtVcpu::Mode::kTranslator;
+  u64 cache_bytes = u64{32} << 20;  // of the whole partition
+};
+
+class DbtPartition final : public Partition {
+ public:
+  // Errors: the host has no memory left for the vCPUs.
+  static Result<std::unique_ptr<Partition>> create(const PartitionConfig& config, GuestMemory& memory,
+                                                   const DbtOptions& options);
+  ~DbtPartition() override;
+
+  Vcpu& vcpu(unsigned index) override;
+  void set_extint(bool asserted) override { shared_.set_extint(asserted); }
+  void set_extint_source(ExtIntSource* source) override { shared_.extint_source = source; }
+  void inject_nmi(unsigned vcpu) override;
+  void set_eoi_handler(std::function<void(u8 vector)> handler) override { shared_.eoi_handler = std::move(handler); }
+  void send(Msi message) override { shared_.deliver_msi(message); }
+
+ private:
+  DbtPartition(const PartitionConfig& config, GuestMemory& memory) : shared_{config, memory} {}
+  Result<void> add_vcpu(unsigned index, const DbtOptions& options, u64 cache_bytes);
+  void synchronize_clocks();
+
+  std::vector<VcpuArena> arenas_;  // hold the vCPUs' states: outlive everything below
+  SharedState shared_;
+  std::vector<std::unique_ptr<DbtVcpu>> vcpus_;
+  std::thread timer_thread_;
+};
+
+}  // namespace bulkhead::engine::dbt

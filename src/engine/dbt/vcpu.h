@@ -1,0 +1,56 @@
+// A vCPU of the built-in engine: the loop around a block runner that attends to events, halts and the machine's answers.
+#pragma once
+#include <memory>
+#include <optional>
+
+#include "base/sync.h"
+#include "engine/dbt/cpu/block_runner.h"
+#include "engine/dbt/cpu/lapic.h"
+#include "engine/dbt/cpu/shared.h"
+
+namespace bulkhead::engine::dbt {
+
+class DbtVcpu final : public Vcpu {
+ public:
+  enum class Mode : u8 { kInterpreter, kTranslator };
+  // `cpu` is owned by `shared`, as are its LAPIC and state; both outlive us.
+  DbtVcpu(Cpu& cpu, std::unique_ptr<BlockRunner> runner, Mode mode);
+  ~DbtVcpu() override;
+
+  Exit& run() override;
+  void kick() override;
+  VcpuState state() override;
+  Result<void> set_state(const VcpuState& state) override;
+  std::string describe() override;
+  const telemetry::CounterSet& counters() const override;
+
+ private:
+  void enter_thread();
+  StepResult run_until_exit();
+  std::optional<StepResult> attend();
+  std::optional<StepResult> deliver_injected();
+  void refresh_counters() const;
+
+  // vcpu_state.cc
+  void save_msrs(VcpuState& out);
+  Result<void> check(const VcpuState& state) const;
+  Result<void> load_msrs(const VcpuState& state);
+  void load_registers(const VcpuState& state);
+  Result<void> load_lapic(const VcpuState& state);
+  void load_events(const VcpuState& state);
+
+  Cpu& cpu_;
+  const Mode mode_;
+  std::unique_ptr<BlockRunner> runner_;
+  bool thread_ready_ = false;
+  bool owed_ = false;      // the exit handed out needs its answer taken
+  bool shut_down_ = false;  // triple fault: nothing runs until the state is set anew
+  // Events that set_state() brought and that no bit of the state can hold.
+  std::optional<Fault> injected_fault_;
+  std::optional<u8> injected_interrupt_;
+  std::atomic<u64> halts_{0}, events_{0};
+  mutable Mutex counters_mutex_;
+  mutable telemetry::CounterSet counters_;
+};
+
+}  // namespace bulkhead::engine::dbt
