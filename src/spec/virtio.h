@@ -43,7 +43,7 @@ inline constexpr u16 kEventEnable = 0;
 inline constexpr u16 kEventDisable = 1;
 inline constexpr u16 kEventDescriptor = 2;
 
-namespace mmio {  // registers [virtio-1.3 §4.2.2]
+namespace mmio {                           // registers [virtio-1.3 §4.2.2]
 inline constexpr u32 kMagic = 0x74726976;  // "virt"
 inline constexpr u32 kVersion = 2;
 inline constexpr u64 kRegMagic = 0x000;

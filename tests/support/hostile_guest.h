@@ -9,7 +9,8 @@ namespace bulkhead::test {
 
 class HostileGuest {
  public:
-  HostileGuest(IoDevice& registers, const GuestMemory& memory, u64 seed) : registers_{registers}, memory_{memory}, random_{seed} {
+  HostileGuest(IoDevice& registers, const GuestMemory& memory, u64 seed)
+      : registers_{registers}, memory_{memory}, random_{seed} {
     begin();
   }
   // Any register, any width, any value; now and then a proper start, so that the device is live meanwhile.

@@ -42,7 +42,7 @@ class VirtioGuest {
   u8 status() { return static_cast<u8>(read(0x70)); }
   bool needs_reset() { return status() & 0x40; }
 
-  void kick(unsigned index);  // if the device wants to know
+  void kick(unsigned index);                        // if the device wants to know
   VirtqueueDriver::Used wait_used(unsigned index);  // spins; for devices with a thread of their own
 
   Gpa allocate(u64 bytes);  // 16-byte aligned

@@ -68,8 +68,8 @@ class VirtqueueDriver {
   device::virtio::QueueConfig config_;
   Gpa tables_;
   u16 size_;
-  std::vector<u16> free_;     // split: descriptors; packed: buffer IDs
-  std::vector<u16> lengths_;  // ring entries of the chain with this token
+  std::vector<u16> free_;                // split: descriptors; packed: buffer IDs
+  std::vector<u16> lengths_;             // ring entries of the chain with this token
   std::vector<std::vector<u16>> taken_;  // split: descriptors of the chain with this head
   u16 free_entries_, in_flight_ = 0;
   u16 next_available_ = 0, last_used_ = 0;  // split

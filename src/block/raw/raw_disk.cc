@@ -16,7 +16,7 @@ namespace bulkhead::block {
 namespace {
 
 Result<u64> size_of(int fd, const std::string& path) {
-  struct stat info {};
+  struct stat info{};
   if (::fstat(fd, &info) != 0) return fail_errno("cannot examine disk '{}'", path);
   if (S_ISREG(info.st_mode)) return static_cast<u64>(info.st_size);
   if (!S_ISBLK(info.st_mode))
@@ -27,7 +27,7 @@ Result<u64> size_of(int fd, const std::string& path) {
 }
 
 Result<void> lock_whole(int fd, const std::string& path, DiskAccess access) {
-  struct flock lock {};
+  struct flock lock{};
   lock.l_type = access == DiskAccess::kReadWrite ? F_WRLCK : F_RDLCK;
   lock.l_whence = SEEK_SET;
   if (::fcntl(fd, F_OFD_SETLK, &lock) == 0) return {};

@@ -43,7 +43,7 @@ class RawDisk final : public Disk {
   u64 size_;
   DiskAccess access_;
   std::string serial_;
-  bool can_punch_ = true;       // until the host says otherwise
+  bool can_punch_ = true;  // until the host says otherwise
   bool can_zero_range_ = true;
 };
 

@@ -1,6 +1,7 @@
 // The console device without a transport: a list of ports, each with a backend.
 // Threads: from_guest(), to_guest(), guest_open() and flush_emergency() from one thread at a time; everything else from
-// any. Nothing blocks and nothing is dropped, except emergency output beyond kEmergencyBytes while the backend is stuck.
+// any. Nothing blocks and nothing is dropped, except emergency output beyond kEmergencyBytes while the backend is
+// stuck.
 #pragma once
 #include <atomic>
 #include <functional>
@@ -23,7 +24,7 @@ struct ConsolePortSpec {
 
 class ConsoleCore {
  public:
-  enum class Event : u8 { kReadable, kWritable, kAttributes };  // attributes: size or host_open changed
+  enum class Event : u8 { kReadable, kWritable, kAttributes };       // attributes: size or host_open changed
   using Listener = std::function<void(unsigned port, Event event)>;  // any thread; may be called within a backend call
   static constexpr std::size_t kEmergencyBytes = 4096;
 

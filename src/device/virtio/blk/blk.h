@@ -45,7 +45,7 @@ class VirtioBlk final : public VirtioDevice {
   DeviceHost* host_ = nullptr;
   std::span<Queue> queues_;
   bool started_ = false, write_through_ = false;  // changed only while the worker is paused
-  Worker worker_;  // last: its thread must end first
+  Worker worker_;                                 // last: its thread must end first
 };
 
 }  // namespace bulkhead::device::virtio

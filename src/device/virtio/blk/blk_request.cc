@@ -14,9 +14,12 @@ namespace {
 
 u8 status_byte(IoStatus status) {
   switch (status) {
-    case IoStatus::kOk: return spec::virtio::blk::kOk;
-    case IoStatus::kUnsupported: return kUnsupp;
-    default: return kIoErr;
+    case IoStatus::kOk:
+      return spec::virtio::blk::kOk;
+    case IoStatus::kUnsupported:
+      return kUnsupp;
+    default:
+      return kIoErr;
   }
 }
 
@@ -61,13 +64,20 @@ IoStatus change_ranges(BlockCore& core, u32 type, Chain& chain) {
 
 IoStatus run(BlockCore& core, const RequestHeader& header, Chain& chain, bool write_through) {
   switch (header.type) {
-    case kIn: return core.read(header.sector, chain.writable());
-    case kOut: return write(core, header, chain, write_through);
-    case kFlush: return core.flush();
-    case kGetId: return get_id(core, chain);
-    case kDiscard: return core.supports_discard() ? change_ranges(core, kDiscard, chain) : IoStatus::kUnsupported;
-    case kWriteZeroes: return change_ranges(core, kWriteZeroes, chain);
-    default: return IoStatus::kUnsupported;
+    case kIn:
+      return core.read(header.sector, chain.writable());
+    case kOut:
+      return write(core, header, chain, write_through);
+    case kFlush:
+      return core.flush();
+    case kGetId:
+      return get_id(core, chain);
+    case kDiscard:
+      return core.supports_discard() ? change_ranges(core, kDiscard, chain) : IoStatus::kUnsupported;
+    case kWriteZeroes:
+      return change_ranges(core, kWriteZeroes, chain);
+    default:
+      return IoStatus::kUnsupported;
   }
 }
 

@@ -70,7 +70,9 @@ struct Rig {
   explicit Rig(unsigned queues = 1, bool read_only = false) : disk{256, read_only}, queue_count{queues} {
     for (std::size_t i = 0; i < disk.bytes.size(); ++i) disk.bytes[i] = static_cast<char>(i / 512 + i);
   }
-  bool up(RingOptions rings, u64 features = ~u64{0}) { return guest.bring_up(features & ~kFeaturePacked & ~kFeatureIndirect & ~kFeatureEventIndex, rings, queue_count, 16); }
+  bool up(RingOptions rings, u64 features = ~u64{0}) {
+    return guest.bring_up(features & ~kFeaturePacked & ~kFeatureIndirect & ~kFeatureEventIndex, rings, queue_count, 16);
+  }
   Gpa header(u32 type, u64 sector) {
     const RequestHeader head{type, 0, sector};
     return guest.put({reinterpret_cast<const char*>(&head), sizeof head});
@@ -212,7 +214,8 @@ TEST(Blk, ResetWaitsForTheRequestInProgress) {
   ASSERT_TRUE(rig.up({true, true, true}));
   rig.disk.hold = true;
   for (int i = 0; i < 3; ++i)
-    rig.guest.queue(0).add({{rig.header(kIn, 0), 16, false}, {rig.guest.allocate(512), 512, true}, {rig.guest.allocate(1), 1, true}});
+    rig.guest.queue(0).add(
+        {{rig.header(kIn, 0), 16, false}, {rig.guest.allocate(512), 512, true}, {rig.guest.allocate(1), 1, true}});
   rig.guest.kick(0);
   while (!rig.disk.in_read) std::this_thread::yield();
   std::thread release{[&] {

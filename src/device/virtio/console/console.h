@@ -1,8 +1,8 @@
 // virtio console device [virtio-1.3 §5.3]: one port, or several with the control queues (F_MULTIPORT).
-// Fidelity: complete. Differing readers: Linux before 6.15 reads a resize message as rows, columns; we send columns, rows
-// as [§5.3.6.2] says. One port alone has its size in the configuration space, which Linux always read correctly.
-// Threads: whoever notifies (a vCPU) or calls back (a backend's thread) does the work, one at a time (SerialWork); nothing
-// blocks. Bytes go between guest memory and backend without a copy of our own.
+// Fidelity: complete. Differing readers: Linux before 6.15 reads a resize message as rows, columns; we send columns,
+// rows as [§5.3.6.2] says. One port alone has its size in the configuration space, which Linux always read correctly.
+// Threads: whoever notifies (a vCPU) or calls back (a backend's thread) does the work, one at a time (SerialWork);
+// nothing blocks. Bytes go between guest memory and backend without a copy of our own.
 #pragma once
 #include <optional>
 #include <vector>
@@ -42,8 +42,8 @@ class VirtioConsole final : public VirtioDevice {
   // Messages a port still has to send, in this order.
   enum Message : u8 { kAdd = 1, kConsole = 2, kName = 4, kOpen = 8, kResize = 16 };
   struct Port {
-    std::optional<Chain> transmit, receive;  // held: not all taken yet; waiting for data
-    bool ready = false;                      // the guest has set it up
+    std::optional<Chain> transmit, receive;    // held: not all taken yet; waiting for data
+    bool ready = false;                        // the guest has set it up
     bool guest_open = false, closing = false;  // closing: told to the backend when transmit is empty
     bool sent_open = false;
     u32 sent_size = 0;

@@ -1,5 +1,5 @@
-// The control queues of a multiport console [virtio-1.3 §5.3.6.2]. What there is to say is kept as flags of each port and
-// not as a queue, so that a guest that never listens costs nothing.
+// The control queues of a multiport console [virtio-1.3 §5.3.6.2]. What there is to say is kept as flags of each port
+// and not as a queue, so that a guest that never listens costs nothing.
 #include <bit>
 #include <cstring>
 
@@ -104,8 +104,12 @@ std::vector<std::byte> VirtioConsole::message_bytes(Port& port, unsigned index, 
   Control control{.id = index, .event = 0, .value = 1};
   std::string tail;
   switch (message) {
-    case kAdd: control.event = kDeviceAdd; break;
-    case kConsole: control.event = kConsolePort; break;
+    case kAdd:
+      control.event = kDeviceAdd;
+      break;
+    case kConsole:
+      control.event = kConsolePort;
+      break;
     case kName:
       control.event = kPortName;
       tail = core_.port(index).name;

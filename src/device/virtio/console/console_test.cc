@@ -326,7 +326,9 @@ TEST_F(ConsoleTest, EmergencyWriteNeedsNoDriver) {
 }
 
 TEST_F(ConsoleTest, CallbackAfterTheDeviceIsGoneIsHarmless) {
-  { Rig rig{{{"", &a_, true}}, memory_, irq_}; }
+  {
+    Rig rig{{{"", &a_, true}}, memory_, irq_};
+  }
   a_.readable();
   a_.writable();
 }

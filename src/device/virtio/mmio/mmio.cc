@@ -29,7 +29,8 @@ IoReply VirtioMmio::refuse() {
 IoReply VirtioMmio::read(u64 offset, AccessSize size) {
   if (offset >= kRegConfig) {
     u64 value = 0;
-    session_.device().read_config(offset - kRegConfig, std::as_writable_bytes(std::span{&value, 1}).first(bytes_of(size)));
+    session_.device().read_config(offset - kRegConfig,
+                                  std::as_writable_bytes(std::span{&value, 1}).first(bytes_of(size)));
     return IoReply::data(value);
   }
   if (size != AccessSize::k4 || !is_aligned(offset, 4)) return refuse();
@@ -53,21 +54,31 @@ u32 VirtioMmio::queue_register(u64 offset) const {
 
 u32 VirtioMmio::read_register(u64 offset) {
   switch (offset) {
-    case kRegMagic: return kMagic;
-    case kRegVersion: return kVersion;
-    case kRegDeviceId: return session_.device().type();
-    case kRegVendorId: return kVendor;
+    case kRegMagic:
+      return kMagic;
+    case kRegVersion:
+      return kVersion;
+    case kRegDeviceId:
+      return session_.device().type();
+    case kRegVendorId:
+      return kVendor;
     case kRegDeviceFeatures:
-      return device_features_select_ > 1 ? 0 : static_cast<u32>(session_.offered_features() >> 32 * device_features_select_);
+      return device_features_select_ > 1
+                 ? 0
+                 : static_cast<u32>(session_.offered_features() >> 32 * device_features_select_);
     case kRegQueueSizeMax:
-    case kRegQueueReady: return queue_register(offset);
+    case kRegQueueReady:
+      return queue_register(offset);
     case kRegInterruptStatus: {
       const Lock lock{interrupt_mutex_};
       return causes_;
     }
-    case kRegStatus: return session_.status();
-    case kRegConfigGeneration: return session_.config_generation();
-    default: break;
+    case kRegStatus:
+      return session_.status();
+    case kRegConfigGeneration:
+      return session_.config_generation();
+    default:
+      break;
   }
   // No shared memory region: length and base read as all ones [virtio-1.3 §4.2.2.1].
   if (offset >= kRegShmLenLow && offset <= kRegShmBaseHigh) return ~u32{0};
@@ -82,37 +93,68 @@ bool VirtioMmio::write_queue_register(u64 offset, u32 value) {
     case kRegQueueDriverLow:
     case kRegQueueDriverHigh:
     case kRegQueueDeviceLow:
-    case kRegQueueDeviceHigh: break;
-    default: return false;
+    case kRegQueueDeviceHigh:
+      break;
+    default:
+      return false;
   }
   QueueConfig* const setup = session_.queue_setup(queue_select_);
   if (setup == nullptr) return true;  // a live queue is not to be changed; counted
   switch (offset) {
-    case kRegQueueSize: setup->size = value; break;
-    case kRegQueueDescLow: set_low(setup->descriptors, value); break;
-    case kRegQueueDescHigh: set_high(setup->descriptors, value); break;
-    case kRegQueueDriverLow: set_low(setup->driver, value); break;
-    case kRegQueueDriverHigh: set_high(setup->driver, value); break;
-    case kRegQueueDeviceLow: set_low(setup->device, value); break;
-    default: set_high(setup->device, value); break;
+    case kRegQueueSize:
+      setup->size = value;
+      break;
+    case kRegQueueDescLow:
+      set_low(setup->descriptors, value);
+      break;
+    case kRegQueueDescHigh:
+      set_high(setup->descriptors, value);
+      break;
+    case kRegQueueDriverLow:
+      set_low(setup->driver, value);
+      break;
+    case kRegQueueDriverHigh:
+      set_high(setup->driver, value);
+      break;
+    case kRegQueueDeviceLow:
+      set_low(setup->device, value);
+      break;
+    default:
+      set_high(setup->device, value);
+      break;
   }
   return true;
 }
 
 void VirtioMmio::write_register(u64 offset, u32 value) {
   switch (offset) {
-    case kRegDeviceFeaturesSel: device_features_select_ = value; return;
-    case kRegDriverFeaturesSel: driver_features_select_ = value; return;
-    case kRegDriverFeatures: session_.write_driver_features(driver_features_select_, value); return;
-    case kRegQueueSel: queue_select_ = value; return;
-    case kRegQueueReady: session_.set_queue_ready(queue_select_, value & 1); return;
-    case kRegQueueNotify: session_.notify(value); return;
-    case kRegInterruptAck: acknowledge(value); return;
+    case kRegDeviceFeaturesSel:
+      device_features_select_ = value;
+      return;
+    case kRegDriverFeaturesSel:
+      driver_features_select_ = value;
+      return;
+    case kRegDriverFeatures:
+      session_.write_driver_features(driver_features_select_, value);
+      return;
+    case kRegQueueSel:
+      queue_select_ = value;
+      return;
+    case kRegQueueReady:
+      session_.set_queue_ready(queue_select_, value & 1);
+      return;
+    case kRegQueueNotify:
+      session_.notify(value);
+      return;
+    case kRegInterruptAck:
+      acknowledge(value);
+      return;
     case kRegStatus:
       session_.write_status(static_cast<u8>(value));
       if (static_cast<u8>(value) == 0) acknowledge(~u32{0});
       return;
-    default: break;
+    default:
+      break;
   }
   if (!write_queue_register(offset, value)) session_.count_refused();
 }

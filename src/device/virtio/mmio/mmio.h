@@ -1,7 +1,7 @@
 // virtio over memory-mapped registers, version 2 [virtio-1.3 §4.2].
-// Fidelity: complete, without shared memory regions and queue reset (neither offered). The legacy version 1 is not there.
-// Threads: registers from vCPU threads under the bus lock; interrupts from any thread. Writing 0 to Status waits for the
-// request that is being worked on, so it may take as long as one disk access; nothing else waits for I/O.
+// Fidelity: complete, without shared memory regions and queue reset (neither offered). The legacy version 1 is not
+// there. Threads: registers from vCPU threads under the bus lock; interrupts from any thread. Writing 0 to Status waits
+// for the request that is being worked on, so it may take as long as one disk access; nothing else waits for I/O.
 #pragma once
 #include "base/sync.h"
 #include "bus/io.h"

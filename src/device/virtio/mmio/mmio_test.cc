@@ -64,8 +64,7 @@ TEST_F(MmioTest, Identity) {
   EXPECT_EQ(guest_.read(kRegDeviceId), 42u);
   EXPECT_EQ(guest_.read(kRegShmLenLow), ~u32{0});
   EXPECT_EQ(guest_.read(0xc), 0x4b484c42u);
-  EXPECT_EQ(guest_.offered_features(),
-            5 | kFeatureVersion1 | kFeaturePacked | kFeatureIndirect | kFeatureEventIndex);
+  EXPECT_EQ(guest_.offered_features(), 5 | kFeatureVersion1 | kFeaturePacked | kFeatureIndirect | kFeatureEventIndex);
   guest_.write(kRegDeviceFeaturesSel, 2);
   EXPECT_EQ(guest_.read(kRegDeviceFeatures), 0u);
 }

@@ -34,9 +34,7 @@ class Chain {
   ~Chain() { BH_ASSERT(buffers_ == nullptr); }
 
   // What is left of each side.
-  std::span<const IoBuffer> readable() const {
-    return std::span{buffers_->readable}.subspan(buffers_->first_readable);
-  }
+  std::span<const IoBuffer> readable() const { return std::span{buffers_->readable}.subspan(buffers_->first_readable); }
   std::span<const IoBuffer> writable() const { return buffers_->writable; }
   u64 readable_bytes() const { return buffers_->readable_bytes; }
   u64 writable_bytes() const { return buffers_->writable_bytes; }
@@ -55,8 +53,8 @@ class Chain {
   Chain(std::unique_ptr<ChainBuffers> buffers, u16 id, u16 ring_entries)
       : buffers_{std::move(buffers)}, id_{id}, ring_entries_{ring_entries} {}
   std::unique_ptr<ChainBuffers> buffers_;  // null: given back, or moved from
-  u16 id_;            // split: head index; packed: buffer ID, whatever the driver chose
-  u16 ring_entries_;  // packed: descriptors it took in the ring
+  u16 id_;                                 // split: head index; packed: buffer ID, whatever the driver chose
+  u16 ring_entries_;                       // packed: descriptors it took in the ring
 };
 
 }  // namespace bulkhead::device::virtio

@@ -27,21 +27,36 @@ enum class Fault : u8 {
 
 constexpr std::string_view name_of(Fault fault) {
   switch (fault) {
-    case Fault::kNone: return "none";
-    case Fault::kIndexAhead: return "index_ahead";
-    case Fault::kBadIndex: return "bad_index";
-    case Fault::kLoop: return "loop";
-    case Fault::kTooLong: return "too_long";
-    case Fault::kTooManyBytes: return "too_many_bytes";
-    case Fault::kZeroLength: return "zero_length";
-    case Fault::kNotRam: return "not_ram";
-    case Fault::kReadAfterWrite: return "read_after_write";
-    case Fault::kIndirectRefused: return "indirect_refused";
-    case Fault::kBadTable: return "bad_table";
-    case Fault::kNotAvailable: return "not_available";
-    case Fault::kBadSetup: return "bad_setup";
-    case Fault::kBadRequest: return "bad_request";
-    case Fault::kCount: break;
+    case Fault::kNone:
+      return "none";
+    case Fault::kIndexAhead:
+      return "index_ahead";
+    case Fault::kBadIndex:
+      return "bad_index";
+    case Fault::kLoop:
+      return "loop";
+    case Fault::kTooLong:
+      return "too_long";
+    case Fault::kTooManyBytes:
+      return "too_many_bytes";
+    case Fault::kZeroLength:
+      return "zero_length";
+    case Fault::kNotRam:
+      return "not_ram";
+    case Fault::kReadAfterWrite:
+      return "read_after_write";
+    case Fault::kIndirectRefused:
+      return "indirect_refused";
+    case Fault::kBadTable:
+      return "bad_table";
+    case Fault::kNotAvailable:
+      return "not_available";
+    case Fault::kBadSetup:
+      return "bad_setup";
+    case Fault::kBadRequest:
+      return "bad_request";
+    case Fault::kCount:
+      break;
   }
   return "?";
 }

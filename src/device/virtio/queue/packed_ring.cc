@@ -10,7 +10,7 @@ namespace bulkhead::device::virtio {
 using namespace spec::virtio;
 
 namespace {
-constexpr u64 kIdAt = 12, kFlagsAt = 14;            // in a descriptor
+constexpr u64 kIdAt = 12, kFlagsAt = 14;              // in a descriptor
 constexpr u64 kEventOffsetAt = 0, kEventFlagsAt = 2;  // in an event suppression structure
 constexpr u64 kEventBytes = 4;
 

@@ -342,8 +342,7 @@ INSTANTIATE_TEST_SUITE_P(Rings, PackedTest,
                          ::testing::Values(RingOptions{true, false, false}, RingOptions{true, false, true}), ring_name);
 
 TEST_P(PackedTest, ChainAroundTheWholeRing) {
-  for (u16 i = 0; i < kSize; ++i)
-    driver_.put_descriptor(driver_.descriptor(i), 0x40000, 8, 0, kDescAvail | kDescNext);
+  for (u16 i = 0; i < kSize; ++i) driver_.put_descriptor(driver_.descriptor(i), 0x40000, 8, 0, kDescAvail | kDescNext);
   EXPECT_EQ(fault(), Fault::kLoop);
 }
 

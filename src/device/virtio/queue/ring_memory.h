@@ -1,5 +1,5 @@
-// Loads and stores of ring fields that the guest shares with us: each exactly once, ordered as named. A plain load could
-// be repeated by the compiler, and then what we judged would not be what we use.
+// Loads and stores of ring fields that the guest shares with us: each exactly once, ordered as named. A plain load
+// could be repeated by the compiler, and then what we judged would not be what we use.
 #pragma once
 #include <atomic>
 

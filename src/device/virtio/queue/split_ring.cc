@@ -75,8 +75,7 @@ void SplitRing::complete(u16 id, u16, u32 written) {
 bool SplitRing::interrupt_wanted() {
   const u32 fresh = std::exchange(unsignalled_, 0);
   if (fresh == 0) return false;
-  if (!event_index_)
-    return !(load<u16>(available_ + kFlagsAt, std::memory_order_seq_cst) & kAvailNoInterrupt);
+  if (!event_index_) return !(load<u16>(available_ + kFlagsAt, std::memory_order_seq_cst) & kAvailNoInterrupt);
   // Wanted when the entry numbered used_event is among the fresh ones [virtio-1.3 §2.7.7].
   const u16 event = load<u16>(available_ + kEntriesAt + kAvailableEntry * size_, std::memory_order_seq_cst);
   return static_cast<u16>(next_used_ - event - 1) < fresh;

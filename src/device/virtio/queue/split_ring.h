@@ -8,7 +8,8 @@ namespace bulkhead::device::virtio {
 // Where the rings are, as the driver said, and what was negotiated.
 struct QueueConfig {
   u32 size = 0;
-  Gpa descriptors{}, driver{}, device{};  // split: table, available ring, used ring; packed: ring and the two event areas
+  Gpa descriptors{}, driver{},
+      device{};  // split: table, available ring, used ring; packed: ring and the two event areas
   bool packed = false, indirect = false, event_index = false;
 };
 

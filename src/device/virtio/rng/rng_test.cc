@@ -46,7 +46,8 @@ TEST_P(RngTest, FillsWhatTheGuestGives) {
     const auto used = guest_.queue(0).poll();
     ASSERT_TRUE(used);
     EXPECT_EQ(used->length, 50u);
-    EXPECT_EQ(guest_.get(at, 100), std::string(40, 'Z') + std::string(10, 'x') + std::string(10, 'Z') + std::string(40, 'x'));
+    EXPECT_EQ(guest_.get(at, 100),
+              std::string(40, 'Z') + std::string(10, 'x') + std::string(10, 'Z') + std::string(40, 'x'));
     EXPECT_TRUE(irq_.level());
     guest_.write(0x64, guest_.read(0x60));
     EXPECT_FALSE(irq_.level());
