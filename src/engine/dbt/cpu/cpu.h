@@ -241,6 +241,8 @@ class Cpu {
   Piece resolve(TlbSpace space, u64 linear, Access access);
   Piece fill_entry(TlbSpace space, u64 linear, Access access, const Translation& translation);
   void log_fill(TlbSpace space, TlbEntry& entry, unsigned slot);
+  bool owes_settling(TlbSpace space, u64 linear) const;
+  void settle_direct_writes();
   void note_large_page(u64 linear, u64 page_size);
   bool large_page_near(u64 linear) const;
   void drop_large_page(u64 linear);

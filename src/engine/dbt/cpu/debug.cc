@@ -78,6 +78,7 @@ void Cpu::note_port_access(u16 port, unsigned size) {
 }
 
 void Cpu::check_instruction_breakpoint() {
+  step_override_ = -1;
   if (s.rflags & kRf) return;
   const u64 at = s.rip + (code_size() == CodeSize::k64 ? 0 : s.seg[kCs].base);
   u64 hit = 0;

@@ -57,13 +57,13 @@ StepResult Cpu::deliver_software_interrupt(u8 vector, u64 return_rip, bool int3_
   event.vector = vector;
   event.software = !icebp;
   event.return_rip = return_rip;
-  const bool outer = no_exit_;
+  const bool outer = no_exit_, stepping = s.rflags & kTf;
   no_exit_ = true;
   ext_ = icebp ? 1 : 0;
   enter_handler(event);
   no_exit_ = outer;
   ext_ = 0;
-  step_override_ = 0;  // TF is off in the handler, and the trap with it
+  if (stepping) step_override_ = 0;  // TF is off in the handler, and the trap with it
   return StepResult::kBranch;
 }
 

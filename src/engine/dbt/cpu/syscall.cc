@@ -20,9 +20,10 @@ void Cpu::syscall(u64 return_rip) {
   }
   set_flat_segment(kSs, static_cast<u16>(cs + 8), 0, false, false);
   update_cpl(0);
+  const bool stepping = s.rflags & kTf;
   const u64 cleared = long_mode() ? s.sfmask | kRf : kVm | kIf | kRf;
   set_flags((s.rflags & ~cleared) | 2);
-  step_override_ = (s.rflags & kTf) != 0;
+  if (stepping) step_override_ = (s.rflags & kTf) != 0;  // the trap goes by the new TF
 }
 
 void Cpu::sysret(unsigned operand_size) {
@@ -35,12 +36,13 @@ void Cpu::sysret(unsigned operand_size) {
   set_flat_segment(kSs, static_cast<u16>((base + 8) | 3), 3, false, false);
   s.rip = to_64 ? s.gpr[kRcx] : s.gpr[kRcx] & 0xffffffff;
   update_cpl(3);
+  const bool stepping = s.rflags & kTf;
   if (long_mode()) {
     set_flags((s.gpr[kR11] & 0x3c7fd7) | 2);
   } else {
     set_flags(s.rflags | kIf);
   }
-  step_override_ = (s.rflags & kTf) != 0;
+  if (stepping || (s.rflags & kTf)) step_override_ = (s.rflags & kTf) != 0;
 }
 
 void Cpu::sysenter() {

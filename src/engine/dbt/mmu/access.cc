@@ -27,6 +27,7 @@ Cpu::Piece Cpu::resolve(TlbSpace space, u64 linear, Access access) {
     return {reinterpret_cast<std::byte*>(entry.addend + linear), (entry.gpa_page & kPageMask) | (linear & 0xfff), false};
   const Translation t = walk_in(linear, access, space, false);
   if (!t.ok) raise_page_fault(linear, t.error);
+  if (owes_settling(space, linear)) [[unlikely]] settle_direct_writes();
   return fill_entry(space, linear, access, t);
 }
 

@@ -78,10 +78,21 @@ Cpu::Piece Cpu::fill_entry(TlbSpace space, u64 linear, Access access, const Tran
   return piece;
 }
 
+// A page that became code while we could write to it directly is found by that write entry: look before it goes.
+bool Cpu::owes_settling(TlbSpace space, u64 linear) const {
+  return (s.pending.load(std::memory_order_acquire) & kPendingInvalidate) &&
+         s.tlb[static_cast<unsigned>(space)][slot_of(linear)].write_tag != kNoTag;
+}
+void Cpu::settle_direct_writes() {
+  if (s.pending.load(std::memory_order_acquire) & kPendingInvalidate) [[unlikely]] shared.take_requests(*this);
+}
+
 void* Cpu::tlb_fill(u64 linear, unsigned size, Access access) {
   if ((linear & 0xfff) + size > kPageSize) return nullptr;
   if (long_mode() && !canonical(linear)) return nullptr;
   if (data_breakpoints_ && on_data_breakpoint_page(linear)) return nullptr;
+  // Translated code cannot stand losing blocks (or the live vector registers) here; the interpreter can.
+  if (owes_settling(s.tlb_space, linear)) return nullptr;
   const Translation t = walk_in(linear, access, s.tlb_space, false);
   if (!t.ok) return nullptr;
   const Piece piece = fill_entry(s.tlb_space, linear, access, t);
@@ -89,6 +100,7 @@ void* Cpu::tlb_fill(u64 linear, unsigned size, Access access) {
 }
 
 void Cpu::flush_tlb(bool also_global) {
+  settle_direct_writes();
   ++generation_;
   if (also_global) ++global_generation_;
   const auto flush = [also_global](TlbEntry& entry) {
@@ -129,6 +141,7 @@ void Cpu::drop_large_page(u64 linear) {
 }
 
 void Cpu::flush_tlb_page(u64 linear) {
+  settle_direct_writes();
   const u64 page = linear & kPageMask;
   for (auto& space : s.tlb) {
     TlbEntry& entry = space[slot_of(linear)];
