@@ -38,7 +38,7 @@ StepResult write_base(Cpu& cpu, const Insn& insn, Seg seg) {
   const u64 base = cpu.s.gpr[insn.operands[0].reg] & mask_for_size(insn.operands[0].size);
   if (!canonical(base)) cpu.raise(kGp, 0);
   cpu.s.seg[seg].base = base;
-  return next_changed(cpu, insn);
+  return next(cpu, insn);
 }
 
 }  // namespace
@@ -139,7 +139,7 @@ StepResult op_swapgs(Cpu& cpu, const Insn& insn) {
   const u64 base = cpu.s.seg[kGs].base;
   cpu.s.seg[kGs].base = cpu.s.kernel_gs_base;
   cpu.s.kernel_gs_base = base;
-  return next_changed(cpu, insn);
+  return next(cpu, insn);
 }
 
 StepResult op_rdfsbase(Cpu& cpu, const Insn& insn) { return read_base(cpu, insn, kFs); }

@@ -107,8 +107,9 @@ StepResult mov_to_segment(Cpu& cpu, const Insn& insn) {
   const Operand& from = insn.operands[1];
   const u64 value = from.kind == OperandKind::kMemory ? cpu.load(cpu.linear_of(insn, 2, Access::kRead), 2)
                                                       : cpu.s.gpr[from.reg];
-  load_data_segment(cpu, insn.operands[0].reg, static_cast<u16>(value));
-  return next_changed(cpu, insn);
+  const unsigned seg = insn.operands[0].reg;
+  load_data_segment(cpu, seg, static_cast<u16>(value));
+  return insn.mode == CodeSize::k64 && seg != kSs ? next(cpu, insn) : next_changed(cpu, insn);
 }
 
 StepResult mov_from_segment(Cpu& cpu, const Insn& insn) {
