@@ -59,7 +59,10 @@ class CpuFixture {
     s().cr4 = 0;
     s().efer = 0;
     s().idtr = {kIdt32, 0x7ff};
-    finish(cpl, code16 ? kCode16 : cpl == 0 ? kCode32 : kUserCode32,
+    finish(cpl,
+           code16     ? kCode16
+           : cpl == 0 ? kCode32
+                      : kUserCode32,
            static_cast<u16>((code16 ? 0x09b : 0xc9b) | cpl << 5));
     s().rip = kCode;
     s().gpr[kRsp] = kStack;
@@ -151,13 +154,13 @@ class CpuFixture {
     poke<u64>(0x3000 + (kShared >> 21) * 8, 0x600087);
     for (u64 i = 0; i < 512; ++i) poke<u64>(0x4000 + i * 8, (0x400000 + i * kPageSize) | 7);
     const u64 gdt[] = {0,
-                       0x00af9b000000ffff,   // 08 code64
-                       0x00cf93000000ffff,   // 10 data
-                       0x00cf9b000000ffff,   // 18 code32
-                       0x00cff3000000ffff,   // 20 user data
-                       0x00affb000000ffff,   // 28 user code64
-                       0x00cffb000000ffff,   // 30 user code32
-                       0x0000890070000067,   // 38 TSS
+                       0x00af9b000000ffff,  // 08 code64
+                       0x00cf93000000ffff,  // 10 data
+                       0x00cf9b000000ffff,  // 18 code32
+                       0x00cff3000000ffff,  // 20 user data
+                       0x00affb000000ffff,  // 28 user code64
+                       0x00cffb000000ffff,  // 30 user code32
+                       0x0000890070000067,  // 38 TSS
                        0,
                        0x00009b000000ffff,   // 48 code16
                        0x00cf91000000ffff};  // 50 read-only data

@@ -6,24 +6,21 @@ namespace bulkhead::engine::dbt {
 namespace {
 
 // One host instruction on the guest's operands and flags, any operand size.
-#define BH_BINARY(Name, text)                                                      \
-  struct Name {                                                                    \
-    template <class T>                                                             \
-    static T run(T a, T b, HostFlags& flags) {                                     \
-      __asm__(BH_FLAGS_IN text " %[b], %[a]" BH_FLAGS_OUT                          \
-              : [a] "+q"(a), "+a"(flags.image)                                     \
-              : [b] "q"(b)                                                         \
-              : "cc");                                                             \
-      return a;                                                                    \
-    }                                                                              \
+#define BH_BINARY(Name, text)                                                                                    \
+  struct Name {                                                                                                  \
+    template <class T>                                                                                           \
+    static T run(T a, T b, HostFlags& flags) {                                                                   \
+      __asm__(BH_FLAGS_IN text " %[b], %[a]" BH_FLAGS_OUT : [a] "+q"(a), "+a"(flags.image) : [b] "q"(b) : "cc"); \
+      return a;                                                                                                  \
+    }                                                                                                            \
   };
-#define BH_UNARY(Name, text)                                                                            \
-  struct Name {                                                                                         \
-    template <class T>                                                                                  \
-    static T run(T a, HostFlags& flags) {                                                               \
-      __asm__(BH_FLAGS_IN text " %[a]" BH_FLAGS_OUT : [a] "+q"(a), "+a"(flags.image) : : "cc");         \
-      return a;                                                                                         \
-    }                                                                                                   \
+#define BH_UNARY(Name, text)                                                                    \
+  struct Name {                                                                                 \
+    template <class T>                                                                          \
+    static T run(T a, HostFlags& flags) {                                                       \
+      __asm__(BH_FLAGS_IN text " %[a]" BH_FLAGS_OUT : [a] "+q"(a), "+a"(flags.image) : : "cc"); \
+      return a;                                                                                 \
+    }                                                                                           \
   };
 BH_BINARY(Add, "add")
 BH_BINARY(Or, "or")
@@ -105,7 +102,8 @@ StepResult op_xadd(Cpu& cpu, const Insn& insn) {
     };
     modify_operand<T>(cpu, insn, 0, add);
     write_operand<T>(cpu, insn, 1, old);
-    if (insn.operands[0].kind == OperandKind::kRegister) write_operand<T>(cpu, insn, 0, sum);  // XADD r, r: the sum wins
+    if (insn.operands[0].kind == OperandKind::kRegister)
+      write_operand<T>(cpu, insn, 0, sum);  // XADD r, r: the sum wins
     flags.commit(cpu.s);
     return next(cpu, insn);
   });

@@ -9,16 +9,13 @@
 namespace bulkhead::engine::dbt {
 namespace {
 
-#define BH_BIT(Name, text)                                                       \
-  struct Name {                                                                  \
-    template <class T>                                                           \
-    static T run(T a, T index, HostFlags& flags) {                               \
-      __asm__(BH_FLAGS_IN text " %[b], %[a]" BH_FLAGS_OUT                        \
-              : [a] "+r"(a), "+a"(flags.image)                                   \
-              : [b] "r"(index)                                                   \
-              : "cc");                                                           \
-      return a;                                                                  \
-    }                                                                            \
+#define BH_BIT(Name, text)                                                                                           \
+  struct Name {                                                                                                      \
+    template <class T>                                                                                               \
+    static T run(T a, T index, HostFlags& flags) {                                                                   \
+      __asm__(BH_FLAGS_IN text " %[b], %[a]" BH_FLAGS_OUT : [a] "+r"(a), "+a"(flags.image) : [b] "r"(index) : "cc"); \
+      return a;                                                                                                      \
+    }                                                                                                                \
   };
 BH_BIT(Bt, "bt")
 BH_BIT(Bts, "bts")
@@ -59,24 +56,24 @@ StepResult bit_test(Cpu& cpu, const Insn& insn) {
 }
 
 // dest = f(source). The host sees the old destination in full: BSF of zero leaves it, at whatever width the host does.
-#define BH_SCAN_ASM(text, letter, dest, source, flags)                                             \
-  __asm__(BH_FLAGS_IN text " %" letter "[b], %" letter "[a]" BH_FLAGS_OUT                          \
-          : [a] "+r"(dest), "+a"(flags.image)                                                      \
-          : [b] "r"(source)                                                                        \
+#define BH_SCAN_ASM(text, letter, dest, source, flags)                    \
+  __asm__(BH_FLAGS_IN text " %" letter "[b], %" letter "[a]" BH_FLAGS_OUT \
+          : [a] "+r"(dest), "+a"(flags.image)                             \
+          : [b] "r"(source)                                               \
           : "cc")
-#define BH_SCAN(Name, text)                                       \
-  struct Name {                                                   \
-    template <class T>                                            \
-    static u64 run(u64 dest, T source, HostFlags& flags) {        \
-      const u64 wide = source;                                    \
-      if constexpr (sizeof(T) == 2)                               \
-        BH_SCAN_ASM(text, "w", dest, wide, flags);                \
-      else if constexpr (sizeof(T) == 4)                          \
-        BH_SCAN_ASM(text, "k", dest, wide, flags);                \
-      else                                                        \
-        BH_SCAN_ASM(text, "q", dest, wide, flags);                \
-      return dest;                                                \
-    }                                                             \
+#define BH_SCAN(Name, text)                                \
+  struct Name {                                            \
+    template <class T>                                     \
+    static u64 run(u64 dest, T source, HostFlags& flags) { \
+      const u64 wide = source;                             \
+      if constexpr (sizeof(T) == 2)                        \
+        BH_SCAN_ASM(text, "w", dest, wide, flags);         \
+      else if constexpr (sizeof(T) == 4)                   \
+        BH_SCAN_ASM(text, "k", dest, wide, flags);         \
+      else                                                 \
+        BH_SCAN_ASM(text, "q", dest, wide, flags);         \
+      return dest;                                         \
+    }                                                      \
   };
 BH_SCAN(Bsf, "bsf")
 BH_SCAN(Bsr, "bsr")

@@ -7,29 +7,29 @@ namespace bulkhead::engine::dbt {
 namespace {
 
 // AT&T operand order: last is the destination.
-#define BH_BMI2(Name, text)                                                              \
-  struct Name {                                                                          \
-    template <class T>                                                                   \
-    static T run(T first, T second, HostFlags& flags) {                                  \
-      T result;                                                                          \
-      __asm__(BH_FLAGS_IN text " %[second], %[first], %[result]" BH_FLAGS_OUT            \
-              : [result] "=&r"(result), "+a"(flags.image)                                \
-              : [first] "r"(first), [second] "r"(second)                                 \
-              : "cc");                                                                   \
-      return result;                                                                     \
-    }                                                                                    \
+#define BH_BMI2(Name, text)                                                   \
+  struct Name {                                                               \
+    template <class T>                                                        \
+    static T run(T first, T second, HostFlags& flags) {                       \
+      T result;                                                               \
+      __asm__(BH_FLAGS_IN text " %[second], %[first], %[result]" BH_FLAGS_OUT \
+              : [result] "=&r"(result), "+a"(flags.image)                     \
+              : [first] "r"(first), [second] "r"(second)                      \
+              : "cc");                                                        \
+      return result;                                                          \
+    }                                                                         \
   };
-#define BH_BMI1(Name, text)                                                              \
-  struct Name {                                                                          \
-    template <class T>                                                                   \
-    static T run(T source, HostFlags& flags) {                                           \
-      T result;                                                                          \
-      __asm__(BH_FLAGS_IN text " %[source], %[result]" BH_FLAGS_OUT                      \
-              : [result] "=&r"(result), "+a"(flags.image)                                \
-              : [source] "r"(source)                                                     \
-              : "cc");                                                                   \
-      return result;                                                                     \
-    }                                                                                    \
+#define BH_BMI1(Name, text)                                         \
+  struct Name {                                                     \
+    template <class T>                                              \
+    static T run(T source, HostFlags& flags) {                      \
+      T result;                                                     \
+      __asm__(BH_FLAGS_IN text " %[source], %[result]" BH_FLAGS_OUT \
+              : [result] "=&r"(result), "+a"(flags.image)           \
+              : [source] "r"(source)                                \
+              : "cc");                                              \
+      return result;                                                \
+    }                                                               \
   };
 BH_BMI2(Andn, "andn")
 BH_BMI2(Bextr, "bextr")

@@ -12,9 +12,12 @@ u64 relative_target(Cpu& cpu, const Insn& insn) { return checked_target(cpu, ins
 u64 near_target(Cpu& cpu, const Insn& insn) {
   if (insn.operands[0].kind == OperandKind::kRelative) return relative_target(cpu, insn);
   switch (branch_size(insn)) {
-    case 2: return checked_target(cpu, insn, read_operand<u16>(cpu, insn, 0));
-    case 4: return checked_target(cpu, insn, read_operand<u32>(cpu, insn, 0));
-    default: return checked_target(cpu, insn, read_operand<u64>(cpu, insn, 0));
+    case 2:
+      return checked_target(cpu, insn, read_operand<u16>(cpu, insn, 0));
+    case 4:
+      return checked_target(cpu, insn, read_operand<u32>(cpu, insn, 0));
+    default:
+      return checked_target(cpu, insn, read_operand<u64>(cpu, insn, 0));
   }
 }
 

@@ -41,9 +41,15 @@ StepResult op_movzx(Cpu& cpu, const Insn& insn) {
 StepResult op_movsx(Cpu& cpu, const Insn& insn) {
   u64 value = 0;
   switch (insn.operands[1].size) {
-    case 1: value = sign_extend(read_operand<u8>(cpu, insn, 1), 1); break;
-    case 2: value = sign_extend(read_operand<u16>(cpu, insn, 1), 2); break;
-    default: value = sign_extend(read_operand<u32>(cpu, insn, 1), 4); break;
+    case 1:
+      value = sign_extend(read_operand<u8>(cpu, insn, 1), 1);
+      break;
+    case 2:
+      value = sign_extend(read_operand<u16>(cpu, insn, 1), 2);
+      break;
+    default:
+      value = sign_extend(read_operand<u32>(cpu, insn, 1), 4);
+      break;
   }
   write_gpr_sized(cpu.s, insn.operands[0].reg, insn.operands[0].size, value);
   return next(cpu, insn);
@@ -74,9 +80,15 @@ StepResult op_cqo(Cpu& cpu, const Insn& insn) { return spread_sign(cpu, insn, 8)
 StepResult op_bswap(Cpu& cpu, const Insn& insn) {
   u64& reg = cpu.s.gpr[insn.operands[0].reg];
   switch (insn.operands[0].size) {
-    case 8: reg = __builtin_bswap64(reg); break;
-    case 4: reg = __builtin_bswap32(static_cast<u32>(reg)); break;
-    default: reg &= ~u64{0xffff}; break;  // undefined; processors clear the word
+    case 8:
+      reg = __builtin_bswap64(reg);
+      break;
+    case 4:
+      reg = __builtin_bswap32(static_cast<u32>(reg));
+      break;
+    default:
+      reg &= ~u64{0xffff};
+      break;  // undefined; processors clear the word
   }
   return next(cpu, insn);
 }

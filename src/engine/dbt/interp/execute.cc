@@ -37,7 +37,8 @@ void end_interrupt_shadow(Cpu& cpu) {
   cpu.interrupts_may_be_deliverable();
 }
 
-// Single-step and data breakpoints after a completed instruction. RF ends with it, unless it is a repetition that goes on.
+// Single-step and data breakpoints after a completed instruction. RF ends with it, unless it is a repetition that goes
+// on.
 StepResult traps_after(Cpu& cpu, const Insn& insn, StepResult result, u64 rip, u64 rflags) {
   const auto trap = cpu.debug_trap_after(rflags & kTf);
   if (result == StepResult::kShutdown) return result;
@@ -62,12 +63,14 @@ StepResult execute_unguarded(Cpu& cpu, const Insn& insn) {
   const bool shadow = cpu.s.interrupt_shadow;
   const StepResult result = kHandlers[insn.mnemonic](cpu, insn);
   cpu.instruction_done();
-  if (shadow) [[unlikely]] end_interrupt_shadow(cpu);
+  if (shadow) [[unlikely]]
+    end_interrupt_shadow(cpu);
   return result;
 }
 
 StepResult execute_guarded(Cpu& cpu, const Insn& insn) {
-  if (cpu.debug_active() || (cpu.s.rflags & kRf)) [[unlikely]] return execute_debugged(cpu, insn);
+  if (cpu.debug_active() || (cpu.s.rflags & kRf)) [[unlikely]]
+    return execute_debugged(cpu, insn);
   const StepResult result = execute_unguarded(cpu, insn);
   if (result != StepResult::kNext && (cpu.debug_active() || is_iret(insn))) [[unlikely]]
     return traps_after(cpu, insn, result, cpu.s.rip, 0);

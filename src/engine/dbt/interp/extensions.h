@@ -1,13 +1,42 @@
-// Which optional instructions the vCPU's CPU model has. Those that it lacks are #UD, or what older processors made of the bytes.
+// Which optional instructions the vCPU's CPU model has. Those that it lacks are #UD, or what older processors made of
+// the bytes.
 #pragma once
 #include "engine/dbt/cpu/cpu.h"
 
 namespace bulkhead::engine::dbt {
 
 enum class Extension : u8 {
-  kPopcnt, kLzcnt, kBmi1, kBmi2, kAdx, kMovbe, kCrc32, kRdrand, kRdseed, kRdpid, kRdtscp, kCmpxchg16b, kInvpcid, kSmap,
-  kClflush, kClflushOpt, kClwb, kMovdiri, kMovdir64b, kSerialize, kMonitor, kWbnoinvd, kXgetbv1, kSysenter, kClzero, kMonitorx,
-  kRdpru, kPrefetchW, kLahf64, kWaitpkg, kCount
+  kPopcnt,
+  kLzcnt,
+  kBmi1,
+  kBmi2,
+  kAdx,
+  kMovbe,
+  kCrc32,
+  kRdrand,
+  kRdseed,
+  kRdpid,
+  kRdtscp,
+  kCmpxchg16b,
+  kInvpcid,
+  kSmap,
+  kClflush,
+  kClflushOpt,
+  kClwb,
+  kMovdiri,
+  kMovdir64b,
+  kSerialize,
+  kMonitor,
+  kWbnoinvd,
+  kXgetbv1,
+  kSysenter,
+  kClzero,
+  kMonitorx,
+  kRdpru,
+  kPrefetchW,
+  kLahf64,
+  kWaitpkg,
+  kCount
 };
 
 bool has_extension(Cpu& cpu, Extension extension);

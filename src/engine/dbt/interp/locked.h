@@ -18,8 +18,8 @@ void store_host(void* at, T value) {
   static_cast<volatile Unaligned<T>*>(at)->value = value;
 }
 
-// LOCK CMPXCHG on the host: exact for any alignment, which the compiler's atomics do not promise. On failure `expected` is what
-// was found.
+// LOCK CMPXCHG on the host: exact for any alignment, which the compiler's atomics do not promise. On failure `expected`
+// is what was found.
 template <class T>
 bool compare_exchange(void* at, T& expected, T desired) {
   bool equal;
@@ -40,8 +40,9 @@ inline bool compare_exchange(void* at, u128& expected, u128 desired) {
   return equal;
 }
 
-// The locked access that cannot be one host instruction (it crosses pages, or is not RAM): under the partition's lock, so
-// that such accesses exclude each other. They do not exclude ordinary locked accesses to the same bytes; no kernel does that.
+// The locked access that cannot be one host instruction (it crosses pages, or is not RAM): under the partition's lock,
+// so that such accesses exclude each other. They do not exclude ordinary locked accesses to the same bytes; no kernel
+// does that.
 using LockedOp = void (*)(void* context, Cpu& cpu, u64 linear);  // loads, computes, stores; may raise
 void run_locked(Cpu& cpu, u64 linear, unsigned size, LockedOp op, void* context);
 

@@ -10,20 +10,21 @@ struct Pair {
   u64 low, high;
 };
 
-// One-operand multiply or divide on RDX:RAX at one width; 8-bit forms use AX alone (then `high` passes through). LAHF needs RAX,
-// so the result moves aside first, which changes no flag.
-#define BH_WIDE(Name, text)                                                                       \
-  struct Name {                                                                                   \
-    template <class T>                                                                            \
-    static Pair run(Pair ax_dx, T b, HostFlags& flags) {                                          \
-      u64 low = ax_dx.low, high = ax_dx.high;                                                     \
-      __asm__(BH_FLAGS_IN "mov %[low], %%rax\n\t" text " %[b]\n\t"                               \
-              "mov %%rax, %[low]" BH_FLAGS_OUT                                                    \
-              : [low] "+&r"(low), "+&d"(high), "+&a"(flags.image)                                 \
-              : [b] "q"(b)                                                                        \
-              : "cc");                                                                            \
-      return {low, high};                                                                         \
-    }                                                                                             \
+// One-operand multiply or divide on RDX:RAX at one width; 8-bit forms use AX alone (then `high` passes through). LAHF
+// needs RAX, so the result moves aside first, which changes no flag.
+#define BH_WIDE(Name, text)                                       \
+  struct Name {                                                   \
+    template <class T>                                            \
+    static Pair run(Pair ax_dx, T b, HostFlags& flags) {          \
+      u64 low = ax_dx.low, high = ax_dx.high;                     \
+      __asm__(BH_FLAGS_IN "mov %[low], %%rax\n\t" text            \
+                          " %[b]\n\t"                             \
+                          "mov %%rax, %[low]" BH_FLAGS_OUT        \
+              : [low] "+&r"(low), "+&d"(high), "+&a"(flags.image) \
+              : [b] "q"(b)                                        \
+              : "cc");                                            \
+      return {low, high};                                         \
+    }                                                             \
   };
 BH_WIDE(Mul, "mul")
 BH_WIDE(Imul, "imul")

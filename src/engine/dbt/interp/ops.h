@@ -9,8 +9,8 @@
 namespace bulkhead::engine::dbt {
 
 // ---- ends -----------------------------------------------------------------------------------------------------------
-// Outside 64-bit mode EIP is 32 bits wide even in 16-bit code: running off the end of a 64 KiB segment is the limit check's #GP at
-// the next fetch, as on hardware, not a wrap.
+// Outside 64-bit mode EIP is 32 bits wide even in 16-bit code: running off the end of a 64 KiB segment is the limit
+// check's #GP at the next fetch, as on hardware, not a wrap.
 inline u64 next_rip(const Cpu& cpu, const Insn& insn) {
   const u64 rip = cpu.s.rip + insn.length;
   return insn.mode == CodeSize::k64 ? rip : rip & 0xffffffff;
@@ -25,8 +25,9 @@ inline StepResult next_changed(Cpu& cpu, const Insn& insn) {
   return StepResult::kBranch;
 }
 
-// ---- flags ------------------------------------------------------------------------------------------------------------
-// The arithmetic flags as LAHF and SETO leave them: AH in bits 15:8, OF in bit 0. Lives in EAX around one host instruction.
+// ---- flags
+// ------------------------------------------------------------------------------------------------------------ The
+// arithmetic flags as LAHF and SETO leave them: AH in bits 15:8, OF in bit 0. Lives in EAX around one host instruction.
 struct HostFlags {
   u32 image;
   explicit HostFlags(u64 rflags) : image{static_cast<u32>(((rflags & 0xd5) << 8) | ((rflags >> 11) & 1))} {}
@@ -48,19 +49,36 @@ void set_compare_flags(CpuState& s, T a, T b) {
 inline bool condition(u64 rflags, unsigned code) {
   bool yes = false;
   switch (code >> 1) {
-    case 0: yes = rflags & kOf; break;
-    case 1: yes = rflags & kCf; break;
-    case 2: yes = rflags & kZf; break;
-    case 3: yes = rflags & (kCf | kZf); break;
-    case 4: yes = rflags & kSf; break;
-    case 5: yes = rflags & kPf; break;
-    case 6: yes = !(rflags & kSf) != !(rflags & kOf); break;
-    default: yes = (rflags & kZf) || (!(rflags & kSf) != !(rflags & kOf)); break;
+    case 0:
+      yes = rflags & kOf;
+      break;
+    case 1:
+      yes = rflags & kCf;
+      break;
+    case 2:
+      yes = rflags & kZf;
+      break;
+    case 3:
+      yes = rflags & (kCf | kZf);
+      break;
+    case 4:
+      yes = rflags & kSf;
+      break;
+    case 5:
+      yes = rflags & kPf;
+      break;
+    case 6:
+      yes = !(rflags & kSf) != !(rflags & kOf);
+      break;
+    default:
+      yes = (rflags & kZf) || (!(rflags & kSf) != !(rflags & kOf));
+      break;
   }
   return yes != ((code & 1) != 0);
 }
 
-// ---- registers ----------------------------------------------------------------------------------------------------------
+// ---- registers
+// ----------------------------------------------------------------------------------------------------------
 template <class T>
 T read_gpr(const CpuState& s, unsigned reg) {
   return static_cast<T>(s.gpr[reg]);
@@ -96,15 +114,18 @@ inline void write_gpr_sized(CpuState& s, unsigned reg, unsigned size, u64 value)
     s.gpr[reg] = (s.gpr[reg] & ~mask_for_size(size)) | (value & mask_for_size(size));
 }
 
-// ---- operands -------------------------------------------------------------------------------------------------------------
+// ---- operands
+// -------------------------------------------------------------------------------------------------------------
 template <class T>
 T read_operand(Cpu& cpu, const Insn& insn, unsigned index) {
   const Operand& operand = insn.operands[index];
   switch (operand.kind) {
-    case OperandKind::kRegister: return read_reg<T>(cpu.s, operand);
+    case OperandKind::kRegister:
+      return read_reg<T>(cpu.s, operand);
     case OperandKind::kMemory:
       return static_cast<T>(cpu.load(cpu.linear_of(insn, sizeof(T), Access::kRead), sizeof(T)));
-    default: return static_cast<T>(insn.imm);
+    default:
+      return static_cast<T>(insn.imm);
   }
 }
 template <class T>
@@ -115,7 +136,8 @@ void write_operand(Cpu& cpu, const Insn& insn, unsigned index, T value) {
   else
     cpu.store(cpu.linear_of(insn, sizeof(T), Access::kWrite), sizeof(T), value);
 }
-// Replaces the operand by f(operand). f may run several times and must not raise; what it notes must be noted afresh each time.
+// Replaces the operand by f(operand). f may run several times and must not raise; what it notes must be noted afresh
+// each time.
 template <class T, class F>
 void modify_operand(Cpu& cpu, const Insn& insn, unsigned index, F&& f) {
   const Operand& operand = insn.operands[index];
@@ -129,22 +151,30 @@ void modify_operand(Cpu& cpu, const Insn& insn, unsigned index, F&& f) {
 template <class F>
 StepResult by_size(unsigned size, F&& f) {
   switch (size) {
-    case 1: return f(u8{});
-    case 2: return f(u16{});
-    case 4: return f(u32{});
-    default: return f(u64{});
+    case 1:
+      return f(u8{});
+    case 2:
+      return f(u16{});
+    case 4:
+      return f(u32{});
+    default:
+      return f(u64{});
   }
 }
 template <class F>
 StepResult by_wide_size(unsigned size, F&& f) {
   switch (size) {
-    case 2: return f(u16{});
-    case 4: return f(u32{});
-    default: return f(u64{});
+    case 2:
+      return f(u16{});
+    case 4:
+      return f(u32{});
+    default:
+      return f(u64{});
   }
 }
 
-// ---- checks -------------------------------------------------------------------------------------------------------------
+// ---- checks
+// -------------------------------------------------------------------------------------------------------------
 inline bool canonical(u64 address) { return static_cast<u64>(static_cast<i64>(address << 16) >> 16) == address; }
 inline void require_cpl0(Cpu& cpu) {
   if (cpu.s.cpl != 0) cpu.raise(kGp, 0);
@@ -155,7 +185,8 @@ inline void require_protected(Cpu& cpu) {
   if (real_or_v8086(cpu)) cpu.raise(kUd);
 }
 
-// Where a near branch goes: checked before anything changes [SDM-2A "JMP"]. In 64-bit mode the operand size is always 8.
+// Where a near branch goes: checked before anything changes [SDM-2A "JMP"]. In 64-bit mode the operand size is
+// always 8.
 inline u64 checked_target(Cpu& cpu, const Insn& insn, u64 target) {
   if (insn.mode == CodeSize::k64) {
     if (!canonical(target)) cpu.raise(kGp, 0);

@@ -87,15 +87,14 @@ StepResult verify(Cpu& cpu, const Insn& insn, bool write) {
   require_protected(cpu);
   const u16 selector = read_operand<u16>(cpu, insn, 0);
   const auto d = look_up(cpu, selector);
-  set_zf(cpu.s, d && !d->is_system() && visible(cpu, *d, selector) && (write ? d->is_writable_data() : d->is_readable()));
+  set_zf(cpu.s,
+         d && !d->is_system() && visible(cpu, *d, selector) && (write ? d->is_writable_data() : d->is_readable()));
   return next(cpu, insn);
 }
 
 }  // namespace
 
-void begin_interrupt_shadow(Cpu& cpu) {
-  cpu.s.interrupt_shadow = true;
-}
+void begin_interrupt_shadow(Cpu& cpu) { cpu.s.interrupt_shadow = true; }
 
 void load_data_segment(Cpu& cpu, unsigned seg, u16 selector) {
   if (seg == kCs) cpu.raise(kUd);
@@ -105,8 +104,8 @@ void load_data_segment(Cpu& cpu, unsigned seg, u16 selector) {
 
 StepResult mov_to_segment(Cpu& cpu, const Insn& insn) {
   const Operand& from = insn.operands[1];
-  const u64 value = from.kind == OperandKind::kMemory ? cpu.load(cpu.linear_of(insn, 2, Access::kRead), 2)
-                                                      : cpu.s.gpr[from.reg];
+  const u64 value =
+      from.kind == OperandKind::kMemory ? cpu.load(cpu.linear_of(insn, 2, Access::kRead), 2) : cpu.s.gpr[from.reg];
   const unsigned seg = insn.operands[0].reg;
   load_data_segment(cpu, seg, static_cast<u16>(value));
   return insn.mode == CodeSize::k64 && seg != kSs ? next(cpu, insn) : next_changed(cpu, insn);

@@ -9,16 +9,13 @@
 namespace bulkhead::engine::dbt {
 namespace {
 
-#define BH_SHIFT(Name, text)                                                  \
-  struct Name {                                                               \
-    template <class T>                                                        \
-    static T run(T a, u8 count, HostFlags& flags) {                           \
-      __asm__(BH_FLAGS_IN text " %%cl, %[a]" BH_FLAGS_OUT                     \
-              : [a] "+q"(a), "+a"(flags.image)                                \
-              : "c"(count)                                                    \
-              : "cc");                                                        \
-      return a;                                                               \
-    }                                                                         \
+#define BH_SHIFT(Name, text)                                                                                     \
+  struct Name {                                                                                                  \
+    template <class T>                                                                                           \
+    static T run(T a, u8 count, HostFlags& flags) {                                                              \
+      __asm__(BH_FLAGS_IN text " %%cl, %[a]" BH_FLAGS_OUT : [a] "+q"(a), "+a"(flags.image) : "c"(count) : "cc"); \
+      return a;                                                                                                  \
+    }                                                                                                            \
   };
 BH_SHIFT(Rol, "rol")
 BH_SHIFT(Ror, "ror")
@@ -28,16 +25,16 @@ BH_SHIFT(Shl, "shl")
 BH_SHIFT(Shr, "shr")
 BH_SHIFT(Sar, "sar")
 
-#define BH_DOUBLE_SHIFT(Name, text)                                           \
-  struct Name {                                                               \
-    template <class T>                                                        \
-    static T run(T a, T b, u8 count, HostFlags& flags) {                      \
-      __asm__(BH_FLAGS_IN text " %%cl, %[b], %[a]" BH_FLAGS_OUT               \
-              : [a] "+r"(a), "+a"(flags.image)                                \
-              : [b] "r"(b), "c"(count)                                        \
-              : "cc");                                                        \
-      return a;                                                               \
-    }                                                                         \
+#define BH_DOUBLE_SHIFT(Name, text)                             \
+  struct Name {                                                 \
+    template <class T>                                          \
+    static T run(T a, T b, u8 count, HostFlags& flags) {        \
+      __asm__(BH_FLAGS_IN text " %%cl, %[b], %[a]" BH_FLAGS_OUT \
+              : [a] "+r"(a), "+a"(flags.image)                  \
+              : [b] "r"(b), "c"(count)                          \
+              : "cc");                                          \
+      return a;                                                 \
+    }                                                           \
   };
 BH_DOUBLE_SHIFT(Shld, "shld")
 BH_DOUBLE_SHIFT(Shrd, "shrd")
@@ -46,10 +43,13 @@ BH_DOUBLE_SHIFT(Shrd, "shrd")
 u8 shift_count(const Cpu& cpu, const Insn& insn) {
   switch (insn.opcode) {
     case 0xd0:
-    case 0xd1: return 1;
+    case 0xd1:
+      return 1;
     case 0xd2:
-    case 0xd3: return static_cast<u8>(cpu.s.gpr[kRcx]);
-    default: return static_cast<u8>(insn.imm);
+    case 0xd3:
+      return static_cast<u8>(cpu.s.gpr[kRcx]);
+    default:
+      return static_cast<u8>(insn.imm);
   }
 }
 

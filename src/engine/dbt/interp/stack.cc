@@ -1,7 +1,8 @@
 // PUSH, POP and what else lives on the stack. Nothing moves SP before the last access worked.
+#include "engine/dbt/interp/stack.h"
+
 #include "engine/dbt/interp/handlers.h"
 #include "engine/dbt/interp/ops.h"
-#include "engine/dbt/interp/stack.h"
 #include "engine/dbt/interp/system.h"
 
 namespace bulkhead::engine::dbt {
@@ -71,8 +72,7 @@ StepResult op_pusha(Cpu& cpu, const Insn& insn) {
   const u64 sp = cpu.stack_pointer();
   cpu.probe_write(stack_linear(cpu, sp - 8 * size, size, Access::kWrite), size);
   for (unsigned i = 0; i < 8; ++i)
-    cpu.store(stack_linear(cpu, sp - (i + 1) * size, size, Access::kWrite), size,
-              cpu.s.gpr[i] & mask_for_size(size));
+    cpu.store(stack_linear(cpu, sp - (i + 1) * size, size, Access::kWrite), size, cpu.s.gpr[i] & mask_for_size(size));
   cpu.set_stack_pointer(sp - 8 * size);
   return next(cpu, insn);
 }
@@ -129,7 +129,8 @@ StepResult op_enter(Cpu& cpu, const Insn& insn) {
   sp -= static_cast<u16>(insn.imm);
   cpu.probe_write(stack_linear(cpu, sp, size, Access::kWrite), size);
   // BP gets SP's whole width in the stack's size, and the operand's size otherwise.
-  const u64 frame_value = (cpu.s.gpr[kRsp] & ~mask_for_size(cpu.stack_size())) | (frame & mask_for_size(cpu.stack_size()));
+  const u64 frame_value =
+      (cpu.s.gpr[kRsp] & ~mask_for_size(cpu.stack_size())) | (frame & mask_for_size(cpu.stack_size()));
   write_gpr_sized(cpu.s, kRbp, size, frame_value);
   cpu.set_stack_pointer(sp);
   return next(cpu, insn);

@@ -9,9 +9,9 @@ namespace {
 
 inline constexpr unsigned kEntries = 1024;
 
-// Decoding is a function of the bytes and the mode alone, and both are compared in full; where the bytes lie only picks the
-// entry. So the cache is right for every vCPU and every mapping, and needs no invalidation. All zero is an empty entry, so that a
-// thread that never interprets never touches its copy.
+// Decoding is a function of the bytes and the mode alone, and both are compared in full; where the bytes lie only picks
+// the entry. So the cache is right for every vCPU and every mapping, and needs no invalidation. All zero is an empty
+// entry, so that a thread that never interprets never touches its copy.
 struct Entry {
   u64 low, high;  // the instruction's bytes, zero beyond its length
   u8 length;      // 0: empty
@@ -44,10 +44,14 @@ void decode_into(Cpu& cpu, Entry& entry, CodeSize mode, u64 linear, const Bytes&
   cpu.spill_fpu();
   Insn* insn = new (entry.storage) Insn;
   switch (decode(mode, {bytes.at, have}, *insn)) {
-    case DecodeStatus::kOk: break;
-    case DecodeStatus::kNeedMoreBytes: cpu.fetch_fault(linear + have);
-    case DecodeStatus::kTooLong: cpu.raise(kGp, 0);
-    case DecodeStatus::kInvalid: cpu.raise(kUd);
+    case DecodeStatus::kOk:
+      break;
+    case DecodeStatus::kNeedMoreBytes:
+      cpu.fetch_fault(linear + have);
+    case DecodeStatus::kTooLong:
+      cpu.raise(kGp, 0);
+    case DecodeStatus::kInvalid:
+      cpu.raise(kUd);
   }
   entry.length = insn->length;
   entry.mode = static_cast<u8>(mode);
@@ -66,7 +70,8 @@ const Insn& fetch_instruction(Cpu& cpu) {
   const bool hit = length != 0 && length <= have && entry.mode == static_cast<u8>(mode) &&
                    entry.low == (bytes.low() & low_mask(length)) && entry.high == (bytes.high() & high_mask(length));
   if (!hit) decode_into(cpu, entry, mode, linear, bytes, have);
-  if ((linear & 0xfff) + entry.length > kPageSize) cpu.translate_code((linear & ~u64{0xfff}) + kPageSize);  // sets A there
+  if ((linear & 0xfff) + entry.length > kPageSize)
+    cpu.translate_code((linear & ~u64{0xfff}) + kPageSize);  // sets A there
   return *entry.insn();
 }
 

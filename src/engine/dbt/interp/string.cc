@@ -1,6 +1,6 @@
-// MOVS STOS LODS CMPS SCAS INS OUTS, repeated or not. Each iteration is complete in itself: what faults or exits in the middle of
-// a repetition finds the registers of the iterations before it. After kSlice iterations RIP stays put and kBranch lets the caller
-// look at interrupts.
+// MOVS STOS LODS CMPS SCAS INS OUTS, repeated or not. Each iteration is complete in itself: what faults or exits in the
+// middle of a repetition finds the registers of the iterations before it. After kSlice iterations RIP stays put and
+// kBranch lets the caller look at interrupts.
 #include <algorithm>
 
 #include "engine/dbt/interp/handlers.h"
@@ -16,11 +16,14 @@ struct StringAccess {
   Cpu& cpu;
   const Insn& insn;
   unsigned size;
-  u64 mask;     // of the address size
-  bool down;    // DF
+  u64 mask;   // of the address size
+  bool down;  // DF
 
   StringAccess(Cpu& c, const Insn& i)
-      : cpu{c}, insn{i}, size{(i.opcode & 1) ? i.operand_size : 1u}, mask{mask_for_size(i.address_size)},
+      : cpu{c},
+        insn{i},
+        size{(i.opcode & 1) ? i.operand_size : 1u},
+        mask{mask_for_size(i.address_size)},
         down{(c.s.rflags & kDf) != 0} {}
 
   u64 offset(unsigned reg) const { return cpu.s.gpr[reg] & mask; }
@@ -91,47 +94,65 @@ Window window(const StringAccess& a, unsigned seg, unsigned reg, Access access, 
   return {static_cast<std::byte*>(cpu.tlb_fill(linear, a.size, access))};
 }
 
-#define BH_REP(text, ...)                                                               \
-  if (down)                                                                             \
-    __asm__ volatile("std\n\trep " text "\n\tcld" : __VA_ARGS__ : "memory", "cc");      \
-  else                                                                                  \
+#define BH_REP(text, ...)                                                          \
+  if (down)                                                                        \
+    __asm__ volatile("std\n\trep " text "\n\tcld" : __VA_ARGS__ : "memory", "cc"); \
+  else                                                                             \
     __asm__ volatile("rep " text : __VA_ARGS__ : "memory", "cc");
 // The host's own string instruction keeps overlapping operands as exact as the guest's.
 void host_movs(std::byte* to, std::byte* from, u64 n, unsigned size, bool down) {
   switch (size) {
-    case 1: BH_REP("movsb", "+D"(to), "+S"(from), "+c"(n) :) break;
-    case 2: BH_REP("movsw", "+D"(to), "+S"(from), "+c"(n) :) break;
-    case 4: BH_REP("movsl", "+D"(to), "+S"(from), "+c"(n) :) break;
-    default: BH_REP("movsq", "+D"(to), "+S"(from), "+c"(n) :) break;
+    case 1:
+      BH_REP("movsb", "+D"(to), "+S"(from), "+c"(n) :) break;
+    case 2:
+      BH_REP("movsw", "+D"(to), "+S"(from), "+c"(n) :) break;
+    case 4:
+      BH_REP("movsl", "+D"(to), "+S"(from), "+c"(n) :) break;
+    default:
+      BH_REP("movsq", "+D"(to), "+S"(from), "+c"(n) :) break;
   }
 }
 void host_stos(std::byte* to, u64 value, u64 n, unsigned size, bool down) {
   switch (size) {
-    case 1: BH_REP("stosb", "+D"(to), "+c"(n) : "a"(value)) break;
-    case 2: BH_REP("stosw", "+D"(to), "+c"(n) : "a"(value)) break;
-    case 4: BH_REP("stosl", "+D"(to), "+c"(n) : "a"(value)) break;
-    default: BH_REP("stosq", "+D"(to), "+c"(n) : "a"(value)) break;
+    case 1:
+      BH_REP("stosb", "+D"(to), "+c"(n) : "a"(value)) break;
+    case 2:
+      BH_REP("stosw", "+D"(to), "+c"(n) : "a"(value)) break;
+    case 4:
+      BH_REP("stosl", "+D"(to), "+c"(n) : "a"(value)) break;
+    default:
+      BH_REP("stosq", "+D"(to), "+c"(n) : "a"(value)) break;
   }
 }
 
 // ---- comparing
 void compare(CpuState& s, u64 left, u64 right, unsigned size) {
   switch (size) {
-    case 1: return set_compare_flags(s, static_cast<u8>(left), static_cast<u8>(right));
-    case 2: return set_compare_flags(s, static_cast<u16>(left), static_cast<u16>(right));
-    case 4: return set_compare_flags(s, static_cast<u32>(left), static_cast<u32>(right));
-    default: return set_compare_flags(s, left, right);
+    case 1:
+      return set_compare_flags(s, static_cast<u8>(left), static_cast<u8>(right));
+    case 2:
+      return set_compare_flags(s, static_cast<u16>(left), static_cast<u16>(right));
+    case 4:
+      return set_compare_flags(s, static_cast<u32>(left), static_cast<u32>(right));
+    default:
+      return set_compare_flags(s, left, right);
   }
 }
 // REPE goes on while equal, REPNE while different.
-Turn turn_after(const Insn& insn, bool equal) { return equal == (insn.rep == RepKind::kRep) ? Turn::kGoOn : Turn::kStop; }
+Turn turn_after(const Insn& insn, bool equal) {
+  return equal == (insn.rep == RepKind::kRep) ? Turn::kGoOn : Turn::kStop;
+}
 
 u64 element(const std::byte* at, unsigned size) {
   switch (size) {
-    case 1: return load_host<u8>(at);
-    case 2: return load_host<u16>(at);
-    case 4: return load_host<u32>(at);
-    default: return load_host<u64>(at);
+    case 1:
+      return load_host<u8>(at);
+    case 2:
+      return load_host<u16>(at);
+    case 4:
+      return load_host<u32>(at);
+    default:
+      return load_host<u64>(at);
   }
 }
 

@@ -1,8 +1,9 @@
 // Interrupt flag, HLT, TLB and cache control, CPUID, random numbers, hypercalls, ports, SMAP, hints and the refused.
+#include "engine/dbt/interp/system.h"
+
 #include "engine/dbt/interp/extensions.h"
 #include "engine/dbt/interp/handlers.h"
 #include "engine/dbt/interp/ops.h"
-#include "engine/dbt/interp/system.h"
 
 namespace bulkhead::engine::dbt {
 namespace {

@@ -1,5 +1,5 @@
-// Arithmetic flags that an instruction leaves undefined [SDM-1 Appendix A]: what the differential tester may ignore when two
-// processors differ. The interpreter itself gives what its host gives, except for the BCD adjustments.
+// Arithmetic flags that an instruction leaves undefined [SDM-1 Appendix A]: what the differential tester may ignore
+// when two processors differ. The interpreter itself gives what its host gives, except for the BCD adjustments.
 #pragma once
 #include "engine/dbt/front/insn.h"
 
