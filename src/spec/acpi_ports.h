@@ -1,6 +1,7 @@
 // The I/O ports by which a guest powers off and resets, shared by device/power (which answers) and the machine's ACPI
-// tables (which announce). We are a hardware-reduced ACPI platform: no PM1 blocks, only the sleep registers and the
-// reset register [acpi-6.5 §4.8.3.7 "Sleep Control and Status Registers", §4.8.3.6 "Reset Register"].
+// tables [acpi-6.5 §4.8.3.7 "Sleep Control and Status Registers", §4.8.3.6 "Reset Register"]. The tables announce the
+// reset register and, for power-off, the PM1 block of spec/acpi.h: on a hardware-reduced platform, the only one where
+// the sleep registers count, Linux would do without PIC, PIT and RTC. The sleep registers stay for small kernels.
 #pragma once
 #include "base/ints.h"
 
