@@ -1,0 +1,18 @@
+# Fails when the archive ARCHIVE calls one of the C library's string functions: they use vector registers, in which the guest's state
+# may be live. What only runs while a partition is made may (ALLOWED: a regular expression of demangled functions).
+execute_process(COMMAND ${OBJDUMP} -drC --no-show-raw-insn ${ARCHIVE} OUTPUT_VARIABLE listing COMMAND_ERROR_IS_FATAL ANY)
+string(REGEX MATCHALL "\n[0-9a-f]+ <[^\n]*>:|R_X86_64_[A-Z0-9]+[ \t]+(mem|str|bcmp|wmem)[a-z]*[-@\n]" found "${listing}")
+set(function "")
+set(bad "")
+foreach(line IN LISTS found)
+  if(line MATCHES "^\n[0-9a-f]+ <(.*)>:")
+    set(function "${CMAKE_MATCH_1}")
+  elseif(NOT function MATCHES "${ALLOWED}")
+    string(STRIP "${line}" line)
+    list(APPEND bad "${function}: ${line}")
+  endif()
+endforeach()
+if(bad)
+  list(JOIN bad "\n" bad)
+  message(FATAL_ERROR "library string functions are called:\n${bad}")
+endif()
