@@ -38,7 +38,7 @@ struct BootInfo {
 // Low memory while a kernel is being entered. The kernel may reuse all of it once it has read what it was handed; a
 // kernel's own segments must stay out of [kBootArea, kFirmwareEnd).
 inline constexpr Gpa kBootArea{0x80000};
-inline constexpr Gpa kPageTables{0x80000};    // 6 pages, 64-bit entry only
+inline constexpr Gpa kPageTables{0x80000};  // 6 pages, 64-bit entry only
 inline constexpr Gpa kBootGdt{0x86000};
 inline constexpr Gpa kBootStructure{0x87000};  // zero page, start info or Multiboot information
 inline constexpr Gpa kBootLists{0x88000};      // memory map and module list, 8 KiB

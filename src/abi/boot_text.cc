@@ -9,7 +9,8 @@ std::unexpected<Error> no_low_memory() {
 }
 
 Result<void> write_text(std::string_view text, Gpa at, const GuestMemory& memory) {
-  if (!memory.write(at, std::as_bytes(std::span{text})) || !memory.store(at + text.size(), '\0')) return no_low_memory();
+  if (!memory.write(at, std::as_bytes(std::span{text})) || !memory.store(at + text.size(), '\0'))
+    return no_low_memory();
   return {};
 }
 

@@ -1,4 +1,5 @@
-// Executable and Linkable Format: the few fields that a loader reads [elf "ELF Header", "Program Header", "Note Section"].
+// Executable and Linkable Format: the few fields that a loader reads [elf "ELF Header", "Program Header", "Note
+// Section"].
 #pragma once
 #include "base/ints.h"
 

@@ -17,8 +17,8 @@ static_assert(sizeof(Header) == 32);
 
 inline constexpr u32 kEntryMagic = 0x2badb002;  // EAX at entry
 
-inline constexpr u32 kInfoMemory = 1u << 0, kInfoCommandLine = 1u << 2, kInfoModules = 1u << 3, kInfoMemoryMap = 1u << 6,
-                     kInfoLoaderName = 1u << 9;
+inline constexpr u32 kInfoMemory = 1u << 0, kInfoCommandLine = 1u << 2, kInfoModules = 1u << 3,
+                     kInfoMemoryMap = 1u << 6, kInfoLoaderName = 1u << 9;
 struct Info {
   u32 flags, mem_lower, mem_upper, boot_device, command_line;  // mem_* in KiB
   u32 module_count, modules;

@@ -20,7 +20,7 @@ class FakeVcpu final : public engine::Vcpu {
   using Step = std::function<engine::Exit(const engine::Exit& last)>;
 
   // ---- the test's side, before the machine runs
-  void then(engine::Exit exit) {
+  void then(const engine::Exit& exit) {
     then([exit](const engine::Exit&) { return exit; });
   }
   void then(Step step) { steps_.push_back(std::move(step)); }
@@ -43,7 +43,7 @@ class FakeVcpu final : public engine::Vcpu {
     });
   }
   // From here on this exit, again and again.
-  void forever(engine::Exit exit) { forever_ = std::move(exit); }
+  void forever(const engine::Exit& exit) { forever_.emplace(exit); }
   engine::VcpuState state_now;
   u64 runs = 0;
 
@@ -138,10 +138,9 @@ class FakeEngine final : public engine::Engine {
   using Setup = std::function<void(FakePartition&, GuestMemory&)>;
   explicit FakeEngine(Setup setup) : setup_{std::move(setup)} {}
 
-  engine::Probe probe() const override {
-    return {engine::EngineKind::kDbt, true, {}, {kMaxVcpus, true, false}};
-  }
-  Result<std::unique_ptr<engine::Partition>> create(const engine::PartitionConfig& config, GuestMemory& memory) override {
+  engine::Probe probe() const override { return {engine::EngineKind::kDbt, true, {}, {kMaxVcpus, true, false}}; }
+  Result<std::unique_ptr<engine::Partition>> create(const engine::PartitionConfig& config,
+                                                    GuestMemory& memory) override {
     last_config = config;
     auto partition = std::make_unique<FakePartition>(config.vcpus);
     setup_(*partition, memory);

@@ -69,8 +69,13 @@ ImageBytes make_elf_of(const ElfRecipe& recipe) {
   using Word = decltype(Header::entry);
   ImageBytes file(sizeof(Header));
   Header header{};
-  header.identity = {spec::elf::kMagic, sizeof(Word) == 8 ? spec::elf::kClass64 : spec::elf::kClass32,
-                     spec::elf::kDataLittleEndian, 1, 0, 0, {}};
+  header.identity = {spec::elf::kMagic,
+                     sizeof(Word) == 8 ? spec::elf::kClass64 : spec::elf::kClass32,
+                     spec::elf::kDataLittleEndian,
+                     1,
+                     0,
+                     0,
+                     {}};
   header.type = 2;
   header.machine = recipe.machine;
   header.version = 1;
@@ -135,7 +140,8 @@ inline ImageBytes compress(abi::Compression kind, const ImageBytes& in) {
   auto* const to = reinterpret_cast<u8*>(out.data());
   const auto* const from = reinterpret_cast<const u8*>(in.data());
   switch (kind) {
-    case Compression::kNone: return in;
+    case Compression::kNone:
+      return in;
     case Compression::kGzip: {
       z_stream z{};
       BH_ASSERT(deflateInit2(&z, 6, Z_DEFLATED, 16 + MAX_WBITS, 8, Z_DEFAULT_STRATEGY) == Z_OK);
@@ -170,8 +176,9 @@ inline ImageBytes compress(abi::Compression kind, const ImageBytes& in) {
       for (u64 at = 0; at < in.size(); at += spec::linux_boot::kLz4LegacyBlock) {
         const u64 size = std::min<u64>(in.size() - at, spec::linux_boot::kLz4LegacyBlock);
         ImageBytes block(static_cast<u64>(LZ4_compressBound(static_cast<int>(size))));
-        const int packed = LZ4_compress_default(reinterpret_cast<const char*>(in.data() + at), reinterpret_cast<char*>(block.data()),
-                                                static_cast<int>(size), static_cast<int>(block.size()));
+        const int packed =
+            LZ4_compress_default(reinterpret_cast<const char*>(in.data() + at), reinterpret_cast<char*>(block.data()),
+                                 static_cast<int>(size), static_cast<int>(block.size()));
         put(frame, frame.size(), static_cast<u32>(packed));
         frame.insert(frame.end(), block.begin(), block.begin() + packed);
       }
@@ -185,12 +192,14 @@ inline ImageBytes compress(abi::Compression kind, const ImageBytes& in) {
     }
     case Compression::kBzip2: {
       auto size = static_cast<unsigned>(out.size());
-      BH_ASSERT(BZ2_bzBuffToBuffCompress(reinterpret_cast<char*>(to), &size, const_cast<char*>(reinterpret_cast<const char*>(from)),
+      BH_ASSERT(BZ2_bzBuffToBuffCompress(reinterpret_cast<char*>(to), &size,
+                                         const_cast<char*>(reinterpret_cast<const char*>(from)),
                                          static_cast<unsigned>(in.size()), 9, 0, 0) == BZ_OK);
       out.resize(size);
       return out;
     }
-    case Compression::kLzo: return pattern(64, 0);
+    case Compression::kLzo:
+      return pattern(64, 0);
   }
   return {};
 }
@@ -213,7 +222,8 @@ inline ImageBytes make_bzimage(const ImageBytes& vmlinux, const BzRecipe& recipe
   namespace lb = spec::linux_boot;
   ImageBytes file(kBzSetupBytes + kBzPayloadOffset);
   ImageBytes payload = compress(recipe.compression, vmlinux);
-  const bool own_trailer = recipe.compression == abi::Compression::kGzip || recipe.compression == abi::Compression::kNone;
+  const bool own_trailer =
+      recipe.compression == abi::Compression::kGzip || recipe.compression == abi::Compression::kNone;
   if (!own_trailer) put(payload, payload.size(), static_cast<u32>(vmlinux.size()));
   put<u8>(file, lb::kSetupSectors, 2);
   put(file, lb::kBootFlag, lb::kBootFlagValue);

@@ -59,7 +59,8 @@ Result<void> locate_payload(const ByteSource& source, const Head& head, SetupHea
   // Every method's payload ends in its unpacked size: gzip by its own format, the others by the kernel's build.
   BH_ASSIGN(header.unpacked_size, source.load<u32>(header.payload_offset + header.payload_size - 4));
   static_assert(kLargestUnpacked <= 0xffffffff);
-  if (header.unpacked_size < kSmallestPayload) return fail("its payload is corrupt: it announces {} bytes", header.unpacked_size);
+  if (header.unpacked_size < kSmallestPayload)
+    return fail("its payload is corrupt: it announces {} bytes", header.unpacked_size);
   return {};
 }
 }  // namespace
@@ -77,7 +78,8 @@ Result<SetupHeader> parse_bzimage(const ByteSource& source) {
   if (version < lb::kMinVersion)
     return fail("speaks boot protocol {}.{:02}; 2.08 (Linux 2.6.26) is the oldest that can be started", version >> 8,
                 version & 0xff);
-  if ((field<u8>(head, lb::kLoadFlags) & lb::kLoadedHigh) == 0) return fail("is a zImage; only bzImages can be started");
+  if ((field<u8>(head, lb::kLoadFlags) & lb::kLoadedHigh) == 0)
+    return fail("is a zImage; only bzImages can be started");
   SetupHeader header;
   const u32 end = lb::kHeaderMagic + field<u8>(head, lb::kJump + 1);
   if (end > lb::kSetupHeaderLimit || end <= lb::kPayloadLength + 3)

@@ -96,7 +96,8 @@ Result<Unpacked> unlzma(Compression kind, In in, Out out) {
   while (status == LZMA_OK && stream.avail_out > 0) status = lzma_code(&stream, LZMA_FINISH);
   const u64 made = out.size() - stream.avail_out;
   if (status == LZMA_STREAM_END) return Unpacked{made, true};
-  if (status == LZMA_MEMLIMIT_ERROR) return fail("its {} payload needs more than 256 MiB to unpack", compression_name(kind));
+  if (status == LZMA_MEMLIMIT_ERROR)
+    return fail("its {} payload needs more than 256 MiB to unpack", compression_name(kind));
   if (status != LZMA_OK) return corrupt(kind, made);
   u8 extra;
   stream.next_out = &extra;
@@ -162,14 +163,21 @@ Result<Unpacked> copy(In in, Out out) {
 
 Result<Unpacked> unpack(Compression kind, In in, Out out, Part part) {
   switch (kind) {
-    case Compression::kNone: return copy(in, out);
-    case Compression::kGzip: return gunzip(in, out);
+    case Compression::kNone:
+      return copy(in, out);
+    case Compression::kGzip:
+      return gunzip(in, out);
     case Compression::kXz:
-    case Compression::kLzma: return unlzma(kind, in, out);
-    case Compression::kLz4: return unlz4(in, out, part);
-    case Compression::kBzip2: return bunzip2(in, out);
-    case Compression::kZstd: return part == Part::kWhole ? unzstd_whole(in, out) : unzstd_prefix(in, out);
-    default: return fail("its payload is compressed with {}, which is not supported", compression_name(kind));
+    case Compression::kLzma:
+      return unlzma(kind, in, out);
+    case Compression::kLz4:
+      return unlz4(in, out, part);
+    case Compression::kBzip2:
+      return bunzip2(in, out);
+    case Compression::kZstd:
+      return part == Part::kWhole ? unzstd_whole(in, out) : unzstd_prefix(in, out);
+    default:
+      return fail("its payload is compressed with {}, which is not supported", compression_name(kind));
   }
 }
 
@@ -179,15 +187,24 @@ struct Magic {
 };
 using namespace std::string_view_literals;
 constexpr std::array kMagics = {
-    Magic{Compression::kGzip, "\x1f\x8b"sv},          Magic{Compression::kXz, "\xfd" "7zXZ\0"sv},
-    Magic{Compression::kLz4, "\x02\x21\x4c\x18"sv},   Magic{Compression::kZstd, "\x28\xb5\x2f\xfd"sv},
-    Magic{Compression::kBzip2, "BZh"sv},              Magic{Compression::kLzo, "\x89LZO"sv},
-    Magic{Compression::kLzma, "\x5d\0\0"sv},          Magic{Compression::kNone, "\x7f" "ELF"sv},
+    Magic{Compression::kGzip, "\x1f\x8b"sv},
+    Magic{Compression::kXz,
+          "\xfd"
+          "7zXZ\0"sv},
+    Magic{Compression::kLz4, "\x02\x21\x4c\x18"sv},
+    Magic{Compression::kZstd, "\x28\xb5\x2f\xfd"sv},
+    Magic{Compression::kBzip2, "BZh"sv},
+    Magic{Compression::kLzo, "\x89LZO"sv},
+    Magic{Compression::kLzma, "\x5d\0\0"sv},
+    Magic{Compression::kNone,
+          "\x7f"
+          "ELF"sv},
 };
 }  // namespace
 
 std::string_view compression_name(Compression kind) {
-  constexpr std::array<std::string_view, 8> kNames = {"uncompressed", "gzip", "xz", "lzma", "lz4", "zstd", "bzip2", "lzo"};
+  constexpr std::array<std::string_view, 8> kNames = {"uncompressed", "gzip", "xz",    "lzma",
+                                                      "lz4",          "zstd", "bzip2", "lzo"};
   return kNames[static_cast<std::size_t>(kind)];
 }
 

@@ -16,10 +16,14 @@ constexpr u64 kMaxNoteBytes = 1_MiB;
 
 std::string_view machine_name(u16 machine) {
   switch (machine) {
-    case elf_spec::kMachineArm: return "arm";
-    case elf_spec::kMachineAarch64: return "arm64";
-    case elf_spec::kMachineRiscv: return "riscv";
-    default: return "another machine";
+    case elf_spec::kMachineArm:
+      return "arm";
+    case elf_spec::kMachineAarch64:
+      return "arm64";
+    case elf_spec::kMachineRiscv:
+      return "riscv";
+    default:
+      return "another machine";
   }
 }
 
@@ -39,7 +43,8 @@ template <class Header, class ProgramHeader>
 Result<ElfFile> parse(const ByteSource& source) {
   BH_ASSIGN(const Header header, source.load<Header>(0));
   if (header.machine != elf_spec::kMachineX86_64 && header.machine != elf_spec::kMachine386)
-    return fail("not an x86 kernel: its ELF header is for {} (machine {})", machine_name(header.machine), header.machine);
+    return fail("not an x86 kernel: its ELF header is for {} (machine {})", machine_name(header.machine),
+                header.machine);
   if (header.phnum == 0) return fail("has no program headers: an object file or a library, not a kernel");
   if (header.phnum > kMaxProgramHeaders)
     return fail("has {} program headers, more than the {} that any kernel has", header.phnum, kMaxProgramHeaders);
@@ -98,7 +103,8 @@ std::optional<u64> ElfFile::physical_entry() const {
   for (const Segment& segment : loads)
     if (entry >= segment.paddr && entry - segment.paddr < segment.memory_size) return entry;
   for (const Segment& segment : loads)
-    if (entry >= segment.vaddr && entry - segment.vaddr < segment.memory_size) return entry - segment.vaddr + segment.paddr;
+    if (entry >= segment.vaddr && entry - segment.vaddr < segment.memory_size)
+      return entry - segment.vaddr + segment.paddr;
   return std::nullopt;
 }
 
@@ -107,9 +113,12 @@ Result<ElfFile> parse_elf(const ByteSource& source) {
   if (identity.magic != elf_spec::kMagic) return fail("not an ELF file");
   if (identity.data != elf_spec::kDataLittleEndian) return fail("not an x86 kernel: its ELF header is big-endian");
   switch (identity.file_class) {
-    case elf_spec::kClass32: return parse<elf_spec::Header32, elf_spec::ProgramHeader32>(source);
-    case elf_spec::kClass64: return parse<elf_spec::Header64, elf_spec::ProgramHeader64>(source);
-    default: return fail("has an ELF class ({}) that is neither 32 nor 64 bits", identity.file_class);
+    case elf_spec::kClass32:
+      return parse<elf_spec::Header32, elf_spec::ProgramHeader32>(source);
+    case elf_spec::kClass64:
+      return parse<elf_spec::Header64, elf_spec::ProgramHeader64>(source);
+    default:
+      return fail("has an ELF class ({}) that is neither 32 nor 64 bits", identity.file_class);
   }
 }
 

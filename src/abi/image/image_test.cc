@@ -52,8 +52,7 @@ TEST_P(EveryCompression, BzImageIsUnpackedAndNothingElseIsLeft) {
   ASSERT_TRUE(kernel) << kernel.error().message;
   EXPECT_EQ(kernel->protocol, Protocol::kPvh);
   EXPECT_EQ(kernel->entry, 0x1000040u);
-  EXPECT_EQ(kernel->description,
-            fmt::format("bzImage 6.1.0-test ({}), PVH entry", compression_name(GetParam())));
+  EXPECT_EQ(kernel->description, fmt::format("bzImage 6.1.0-test ({}), PVH entry", compression_name(GetParam())));
   EXPECT_EQ(kernel->loaded, (Extent{Gpa{0x1000000}, 0x40000}));
   expect_exactly(memory, linux_like());
 }
@@ -142,7 +141,11 @@ TEST(Image, ElfWithPvhNote) {
 }
 
 TEST(Image, Elf32WithPvhNote) {
-  ElfRecipe recipe{false, spec::elf::kMachine386, 0x100000, {{0x1000, 0x100000, 0, testing::pattern(0x800, 1), 0x100}}, {{18, 0x100010, "Xen"}}};
+  ElfRecipe recipe{false,
+                   spec::elf::kMachine386,
+                   0x100000,
+                   {{0x1000, 0x100000, 0, testing::pattern(0x800, 1), 0x100}},
+                   {{18, 0x100010, "Xen"}}};
   const GuestMemory memory = memory_of(8_MiB);
   const auto kernel = load(make_elf(recipe), memory);
   ASSERT_TRUE(kernel) << kernel.error().message;
@@ -220,8 +223,8 @@ TEST(Image, HostileElfHeaders) {
   EXPECT_SAYS(with(56, u16{65535}), "65535 program headers");
   EXPECT_SAYS(with(54, u16{32}), "of 32 bytes");
   EXPECT_SAYS(with(32, ~u64{0}), "truncated");
-  EXPECT_SAYS(with(64 + 8, ~u64{0} - 100), "truncated");        // p_offset
-  EXPECT_SAYS(with(64 + 32, ~u64{0}), "truncated");             // p_filesz
+  EXPECT_SAYS(with(64 + 8, ~u64{0} - 100), "truncated");         // p_offset
+  EXPECT_SAYS(with(64 + 32, ~u64{0}), "truncated");              // p_filesz
   EXPECT_SAYS(with(64 + 40, u64{1}), "more bytes in the file");  // p_memsz
   EXPECT_SAYS(with(64 + 40, ~u64{0} - 0xfff), "wraps");
   EXPECT_SAYS(with(64 + 24, ~u64{0} - 0x10), "wraps");  // p_paddr
@@ -274,8 +277,11 @@ TEST(Image, HostileSetupHeaders) {
 // ---- Multiboot headers
 
 ImageBytes multiboot_elf(bool is_64, u32 flags, u64 header_offset = 0x1000) {
-  ElfRecipe recipe{is_64, is_64 ? spec::elf::kMachineX86_64 : spec::elf::kMachine386, 0x100020,
-                   {{0x1000, 0x100000, 0, testing::pattern(0x3000, 1), 0x1000}}, {}};
+  ElfRecipe recipe{is_64,
+                   is_64 ? spec::elf::kMachineX86_64 : spec::elf::kMachine386,
+                   0x100020,
+                   {{0x1000, 0x100000, 0, testing::pattern(0x3000, 1), 0x1000}},
+                   {}};
   ImageBytes file = make_elf(recipe);
   testing::put(file, header_offset, testing::multiboot_header(flags));
   return file;

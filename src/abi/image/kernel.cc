@@ -142,9 +142,12 @@ Result<Kernel> load_raw(const ByteSource& source, const GuestMemory& memory, std
 
 std::string_view protocol_name(Protocol protocol) {
   switch (protocol) {
-    case Protocol::kPvh: return "PVH";
-    case Protocol::kLinux64: return "64-bit Linux";
-    case Protocol::kMultiboot: return "Multiboot";
+    case Protocol::kPvh:
+      return "PVH";
+    case Protocol::kLinux64:
+      return "64-bit Linux";
+    case Protocol::kMultiboot:
+      return "Multiboot";
   }
   return "?";
 }
@@ -164,7 +167,9 @@ Result<Kernel> load_kernel(const ByteSource& source, const std::string& path, co
                            std::optional<Protocol> wanted) {
   if (source.size() == 0) return fail("is empty");
   const auto magic = source.load<u32>(0);
-  const auto load = magic && *magic == spec::elf::kMagic ? load_elf : looks_like_bzimage(source) ? load_bzimage : load_raw;
+  const auto load = magic && *magic == spec::elf::kMagic ? load_elf
+                    : looks_like_bzimage(source)         ? load_bzimage
+                                                         : load_raw;
   BH_ASSIGN(Kernel kernel, load(source, memory, wanted));
   kernel.path = path;
   BH_ASSIGN(kernel.entry, find_entry(kernel));

@@ -17,8 +17,8 @@ std::string_view protocol_name(Protocol protocol);
 struct Kernel {
   std::string path;
   Protocol protocol = Protocol::kPvh;
-  u64 entry = 0;  // guest-physical; below 4 GiB for kPvh and kMultiboot
-  ElfFile elf;    // what was loaded; also for images that are not ELF
+  u64 entry = 0;                     // guest-physical; below 4 GiB for kPvh and kMultiboot
+  ElfFile elf;                       // what was loaded; also for images that are not ELF
   std::optional<SetupHeader> setup;  // of a bzImage
   Extent loaded;                     // from the lowest byte to the end of what the kernel says that it needs
   std::string description;           // e.g. "bzImage 6.1.0-43-cloud-amd64 (lz4), PVH entry"

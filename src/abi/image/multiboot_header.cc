@@ -44,7 +44,8 @@ Result<ElfFile> multiboot_raw_layout(const ByteSource& source, const MultibootHe
   Segment segment;
   segment.file_offset = header.offset - (f.header_address - f.load_address);
   segment.paddr = segment.vaddr = f.load_address;
-  if (f.load_end != 0 && f.load_end < f.load_address) return fail("its Multiboot header ends its load before it begins");
+  if (f.load_end != 0 && f.load_end < f.load_address)
+    return fail("its Multiboot header ends its load before it begins");
   segment.file_size = f.load_end == 0 ? source.size() - segment.file_offset : f.load_end - f.load_address;
   if (!range_within(segment.file_offset, segment.file_size, source.size()))
     return fail("truncated: its Multiboot header loads {} bytes from offset {:#x}, but it has only {} bytes",

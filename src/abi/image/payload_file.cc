@@ -8,8 +8,8 @@
 namespace bulkhead::abi {
 namespace {
 
-Result<void> read_into(std::string_view what, const std::string& path, const FileSource& file, const GuestMemory& memory,
-                       Gpa at) {
+Result<void> read_into(std::string_view what, const std::string& path, const FileSource& file,
+                       const GuestMemory& memory, Gpa at) {
   if (auto read = file.read(0, {memory.host(at, file.size()), file.size()}); !read)
     return fail("the {} {}: {}", what, path, read.error().message);
   return {};
@@ -36,9 +36,10 @@ Result<Extent> load_high(std::string_view what, const std::string& path, const G
     const RamRange& low = memory.ranges().front();
     const u64 top = std::min(limit.value, low.start.value + low.size);
     const u64 floor = std::max(kernel.loaded.end(), kFirmwareEnd).value;
-    return fail("the {} {} does not fit: it has {} bytes, but between the kernel's end at {:#x} and {:#x} there are {}; "
-                "give the zone more memory",
-                what, path, file.size(), floor, top, top > floor ? top - floor : 0);
+    return fail(
+        "the {} {} does not fit: it has {} bytes, but between the kernel's end at {:#x} and {:#x} there are {}; "
+        "give the zone more memory",
+        what, path, file.size(), floor, top, top > floor ? top - floor : 0);
   }
   BH_TRY(read_into(what, path, file, memory, *at));
   return Extent{*at, file.size()};

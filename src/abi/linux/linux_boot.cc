@@ -17,7 +17,9 @@ class ZeroPage {
   void put(u32 offset, T value) {
     std::memcpy(bytes_.data() + offset, &value, sizeof value);
   }
-  void copy(u32 offset, std::span<const std::byte> from) { std::memcpy(bytes_.data() + offset, from.data(), from.size()); }
+  void copy(u32 offset, std::span<const std::byte> from) {
+    std::memcpy(bytes_.data() + offset, from.data(), from.size());
+  }
   std::span<const std::byte> bytes() const { return bytes_; }
 
  private:

@@ -45,7 +45,8 @@ TEST_F(LinuxBoot, KernelsOwnCommandLineLimitCounts) {
 }
 
 TEST_F(LinuxBoot, AbsurdLimitsOfTheKernelAreCut) {
-  load(testing::make_bzimage(testing::make_elf(testing::linux_like()), {.command_line_size = ~u32{0}}), Protocol::kLinux64);
+  load(testing::make_bzimage(testing::make_elf(testing::linux_like()), {.command_line_size = ~u32{0}}),
+       Protocol::kLinux64);
   info.command_line = std::string(100000, 'x');
   EXPECT_FALSE(prepare_linux64(kernel, info, memory, state));
 }

@@ -19,7 +19,8 @@ Result<void> write_map(const BootInfo& info, const GuestMemory& memory, mb::Info
   if (info.memory_map.size() > kMaxMap) return fail("the memory map has more than {} entries", kMaxMap);
   Gpa at = kMap;
   for (const MapEntry& entry : info.memory_map) {
-    const mb::MapEntry written{sizeof(mb::MapEntry) - sizeof(u32), entry.extent.start.value, entry.extent.size, entry.type};
+    const mb::MapEntry written{sizeof(mb::MapEntry) - sizeof(u32), entry.extent.start.value, entry.extent.size,
+                               entry.type};
     if (!memory.store(at, written)) return no_low_memory();
     at = at + sizeof written;
     if (entry.type != spec::e820::kRam) continue;

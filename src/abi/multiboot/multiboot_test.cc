@@ -9,8 +9,8 @@ namespace mb = spec::multiboot;
 
 struct Multiboot : testing::BootFixture {
   Multiboot() {
-    testing::ElfRecipe recipe{false, spec::elf::kMachine386, 0x100020,
-                              {{0x1000, 0x100000, 0, testing::pattern(0x3000, 1), 0x1000}}, {}};
+    testing::ElfRecipe recipe{
+        false, spec::elf::kMachine386, 0x100020, {{0x1000, 0x100000, 0, testing::pattern(0x3000, 1), 0x1000}}, {}};
     testing::ImageBytes file = testing::make_elf(recipe);
     testing::put(file, 0x1000, testing::multiboot_header(3));
     load(file);

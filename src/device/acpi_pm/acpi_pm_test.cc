@@ -16,7 +16,9 @@ struct AcpiPmTest : ::testing::Test {
 
   static constexpr u64 kControl = 0, kStatus = 4, kEnable = 6, kTimer = 8;
   u64 in(u64 offset, AccessSize size) { return pm.read(offset, size).value; }
-  void advance_to_tick(u64 tick) { clock.advance((tick * 1'000'000'000 + spec::acpi::kPmTimerHz - 1) / spec::acpi::kPmTimerHz - clock.now()); }
+  void advance_to_tick(u64 tick) {
+    clock.advance((tick * 1'000'000'000 + spec::acpi::kPmTimerHz - 1) / spec::acpi::kPmTimerHz - clock.now());
+  }
 };
 
 TEST_F(AcpiPmTest, TimerCountsAtItsRate) {

@@ -1,3 +1,5 @@
+#include "spec/acpi.h"
+
 #include <gtest/gtest.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -10,7 +12,6 @@
 
 #include "machine/acpi/aml.h"
 #include "machine/acpi/tables.h"
-#include "spec/acpi.h"
 
 namespace bulkhead::machine {
 namespace {
@@ -141,7 +142,7 @@ TEST_F(IaslTest, DisassemblesAndCompilesAgain) {
   for (const auto& [name, bytes] : walk(*area)) {
     const std::string stem = folder / name;
     std::ofstream{stem + ".aml", std::ios::binary}.write(reinterpret_cast<const char*>(bytes.data()),
-                                                        static_cast<std::streamsize>(bytes.size()));
+                                                         static_cast<std::streamsize>(bytes.size()));
     ASSERT_EQ(run("iasl -d " + stem + ".aml >" + stem + ".log 2>&1"), 0) << read_file(stem + ".log");
     const std::string text = read_file(stem + ".dsl");
     EXPECT_EQ(text.find("Error"), text.npos) << text;

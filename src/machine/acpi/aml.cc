@@ -6,8 +6,20 @@ namespace bulkhead::machine::aml {
 namespace {
 
 enum Op : u8 {
-  kName = 0x08, kByte = 0x0a, kWord = 0x0b, kDword = 0x0c, kString = 0x0d, kQword = 0x0e, kScope = 0x10, kBuffer = 0x11,
-  kPackage = 0x12, kDualName = 0x2e, kMultiName = 0x2f, kExtended = 0x5b, kDevice = 0x82, kRoot = 0x5c,
+  kName = 0x08,
+  kByte = 0x0a,
+  kWord = 0x0b,
+  kDword = 0x0c,
+  kString = 0x0d,
+  kQword = 0x0e,
+  kScope = 0x10,
+  kBuffer = 0x11,
+  kPackage = 0x12,
+  kDualName = 0x2e,
+  kMultiName = 0x2f,
+  kExtended = 0x5b,
+  kDevice = 0x82,
+  kRoot = 0x5c,
 };
 
 void append(Bytes& to, const Bytes& from) { to.insert(to.end(), from.begin(), from.end()); }
@@ -85,9 +97,7 @@ Bytes integer(u64 value) {
   return out;
 }
 
-Bytes string(std::string_view text) {
-  return concat({{kString}, Bytes(text.begin(), text.end()), {0}});
-}
+Bytes string(std::string_view text) { return concat({{kString}, Bytes(text.begin(), text.end()), {0}}); }
 
 Bytes eisa_id(std::string_view id) {
   BH_ASSERT(id.size() == 7);
@@ -117,9 +127,7 @@ Bytes buffer(const Bytes& content) {
   return out;
 }
 
-Bytes name(std::string_view path, const Bytes& object) {
-  return concat({{kName}, name_string(path), object});
-}
+Bytes name(std::string_view path, const Bytes& object) { return concat({{kName}, name_string(path), object}); }
 
 Bytes scope(std::string_view path, const Bytes& body) { return named_block({kScope}, path, body); }
 

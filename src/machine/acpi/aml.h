@@ -15,8 +15,8 @@ Bytes concat(std::initializer_list<Bytes> parts);
 
 // Objects.
 Bytes integer(u64 value);
-Bytes string(std::string_view text);                 // printable ASCII
-Bytes eisa_id(std::string_view id);                  // "PNP0501"
+Bytes string(std::string_view text);                   // printable ASCII
+Bytes eisa_id(std::string_view id);                    // "PNP0501"
 Bytes package(std::initializer_list<Bytes> elements);  // at most 255
 Bytes buffer(const Bytes& content);
 

@@ -10,12 +10,12 @@ namespace {
 
 // A virtio device behind MMIO registers: the ID that virtio_mmio's ACPI binding knows.
 aml::Bytes virtio_device(unsigned number, const VirtioMmioWindow& window) {
-  return aml::device(fmt::format("VM{:02X}", number),
-                     aml::concat({aml::name("_HID", aml::string("LNRO0005")), aml::name("_UID", aml::integer(number)),
-                                  aml::name("_CCA", aml::integer(1)),  // DMA is coherent
-                                  aml::resources({aml::memory32(static_cast<u32>(window.base.value),
-                                                                static_cast<u32>(window.size)),
-                                                  aml::interrupt_level_high(window.gsi.value)})}));
+  return aml::device(
+      fmt::format("VM{:02X}", number),
+      aml::concat({aml::name("_HID", aml::string("LNRO0005")), aml::name("_UID", aml::integer(number)),
+                   aml::name("_CCA", aml::integer(1)),  // DMA is coherent
+                   aml::resources({aml::memory32(static_cast<u32>(window.base.value), static_cast<u32>(window.size)),
+                                   aml::interrupt_level_high(window.gsi.value)})}));
 }
 
 aml::Bytes isa_device(std::string_view path, std::string_view id, u16 port, u8 ports, u8 irq) {
@@ -29,8 +29,9 @@ std::vector<u8> build_dsdt_body(const AcpiConfig& config) {
   if (config.uart) devices = aml::concat({devices, isa_device("COM1", "PNP0501", 0x3f8, 8, 4)});
   for (unsigned i = 0; i < config.virtio.size(); ++i)
     devices = aml::concat({devices, virtio_device(i, config.virtio[i])});
-  const aml::Bytes soft_off = aml::package(
-      {aml::integer(spec::acpi::kPm1SleepTypeS5), aml::integer(spec::acpi::kPm1SleepTypeS5), aml::integer(0), aml::integer(0)});
+  const aml::Bytes soft_off =
+      aml::package({aml::integer(spec::acpi::kPm1SleepTypeS5), aml::integer(spec::acpi::kPm1SleepTypeS5),
+                    aml::integer(0), aml::integer(0)});
   return aml::concat({aml::name("\\_S5", soft_off), aml::scope("\\_SB", devices)});
 }
 

@@ -110,12 +110,12 @@ std::vector<u8> fadt(Gpa facs_at, Gpa dsdt_at) {
   t.put<u32>(56, acpi::kPm1EventPort);
   t.put<u32>(64, acpi::kPm1ControlPort);
   t.put<u32>(76, acpi::kPmTimerPort);
-  t.put<u8>(88, 4);         // bytes of PM1_EVT
-  t.put<u8>(89, 2);         // of PM1_CNT
-  t.put<u8>(91, 4);         // of PM_TMR
-  t.put<u16>(96, 0xfff);    // no C2
-  t.put<u16>(98, 0xfff);    // no C3
-  t.put<u8>(108, 0x32);     // the century's index in the RTC's memory
+  t.put<u8>(88, 4);       // bytes of PM1_EVT
+  t.put<u8>(89, 2);       // of PM1_CNT
+  t.put<u8>(91, 4);       // of PM_TMR
+  t.put<u16>(96, 0xfff);  // no C2
+  t.put<u16>(98, 0xfff);  // no C3
+  t.put<u8>(108, 0x32);   // the century's index in the RTC's memory
   t.put<u16>(109, acpi::kLegacyDevices | acpi::kNoVga);
   t.put<u32>(112, acpi::kWbinvd | acpi::kProcC1 | acpi::kNoPowerButton | acpi::kNoSleepButton | acpi::kRtcWakeNotFixed |
                       acpi::kTimer32Bit | acpi::kResetSupported);

@@ -23,7 +23,8 @@ struct AcpiConfig {
 // The system control interrupt: level, active high.
 inline constexpr Gsi kSciGsi{9};
 
-// All tables as one run of bytes for guest-physical `base` (64-byte aligned), the RSDP first. Errors: longer than `room`.
+// All tables as one run of bytes for guest-physical `base` (64-byte aligned), the RSDP first. Errors: longer than
+// `room`.
 Result<std::vector<u8>> build_acpi_tables(const AcpiConfig& config, Gpa base, u64 room);
 
 // The body of the DSDT (AML without the table header).

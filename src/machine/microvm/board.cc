@@ -22,7 +22,8 @@ Board::Board(const MicrovmConfig& config, engine::Partition& partition, const Gu
       pit_{timers, interrupts_.isa(layout::kPitIrq)},
       rtc_{timers, interrupts_.isa(layout::kRtcIrq)},
       uart_{config.uart != nullptr ? *config.uart : nowhere_, interrupts_.isa(layout::kUartIrq)},
-      power_{{.power_off = [this] { finish_({Kind::kPowerOff, 0, {}}); }, .reset = [this] { finish_({Kind::kReset, 0, {}}); }}},
+      power_{{.power_off = [this] { finish_({Kind::kPowerOff, 0, {}}); },
+              .reset = [this] { finish_({Kind::kReset, 0, {}}); }}},
       acpi_pm_{timers.clock(), interrupts_.gsi(kSciGsi), [this] { finish_({Kind::kPowerOff, 0, {}}); }},
       debug_exit_{[this](u8 status) { finish_({Kind::kDebugExit, status, {}}); }} {
   if (config.debugcon != nullptr) debugcon_ = std::make_unique<device::Debugcon>(*config.debugcon);
@@ -78,11 +79,12 @@ Result<void> Board::add_virtio_devices(const MicrovmConfig& config) {
 Result<void> Board::add_virtio(std::unique_ptr<device::virtio::VirtioDevice> device) {
   const auto number = static_cast<unsigned>(virtio_devices_.size());
   if (number >= layout::kVirtioGsis.size())
-    return fail("the machine microvm has room for {} virtio devices in all: use fewer disks", layout::kVirtioGsis.size());
+    return fail("the machine microvm has room for {} virtio devices in all: use fewer disks",
+                layout::kVirtioGsis.size());
   const VirtioMmioWindow window = layout::virtio_window(number);
   virtio_devices_.push_back(std::move(device));
-  virtio_transports_.push_back(std::make_unique<device::virtio::VirtioMmio>(*virtio_devices_.back(), memory_,
-                                                                           interrupts_.gsi(window.gsi)));
+  virtio_transports_.push_back(
+      std::make_unique<device::virtio::VirtioMmio>(*virtio_devices_.back(), memory_, interrupts_.gsi(window.gsi)));
   return mmio_.attach(window.base.value, window.size, *virtio_transports_.back());
 }
 

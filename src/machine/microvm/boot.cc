@@ -12,10 +12,14 @@ namespace {
 
 std::optional<abi::Protocol> wanted(BootProtocol protocol) {
   switch (protocol) {
-    case BootProtocol::kAuto: return std::nullopt;
-    case BootProtocol::kPvh: return abi::Protocol::kPvh;
-    case BootProtocol::kLinux64: return abi::Protocol::kLinux64;
-    case BootProtocol::kMultiboot: return abi::Protocol::kMultiboot;
+    case BootProtocol::kAuto:
+      return std::nullopt;
+    case BootProtocol::kPvh:
+      return abi::Protocol::kPvh;
+    case BootProtocol::kLinux64:
+      return abi::Protocol::kLinux64;
+    case BootProtocol::kMultiboot:
+      return abi::Protocol::kMultiboot;
   }
   return std::nullopt;
 }
@@ -87,9 +91,15 @@ Result<std::string> prepare_boot(const MicrovmConfig& config, const std::vector<
   BH_TRY(load_others(config, kernel, memory, info));
   BH_TRY(write_firmware(config, virtio, memory));
   switch (kernel.protocol) {
-    case abi::Protocol::kPvh: BH_TRY(abi::prepare_pvh(kernel, info, memory, state)); break;
-    case abi::Protocol::kLinux64: BH_TRY(abi::prepare_linux64(kernel, info, memory, state)); break;
-    case abi::Protocol::kMultiboot: BH_TRY(abi::prepare_multiboot(kernel, info, memory, state)); break;
+    case abi::Protocol::kPvh:
+      BH_TRY(abi::prepare_pvh(kernel, info, memory, state));
+      break;
+    case abi::Protocol::kLinux64:
+      BH_TRY(abi::prepare_linux64(kernel, info, memory, state));
+      break;
+    case abi::Protocol::kMultiboot:
+      BH_TRY(abi::prepare_multiboot(kernel, info, memory, state));
+      break;
   }
   return kernel.description;
 }

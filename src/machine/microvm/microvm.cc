@@ -20,7 +20,8 @@ Result<void> check(const MicrovmConfig& config, const engine::Engine& engine) {
   if (!probe.usable) return fail("the engine {} cannot be used here: {}", name, probe.reason);
   const unsigned most = std::min(layout::kMaxVcpus, probe.capabilities.max_vcpus);
   if (config.vcpus < 1 || config.vcpus > most)
-    return fail("{} vCPUs are out of range: the machine microvm on the engine {} has 1 to {}", config.vcpus, name, most);
+    return fail("{} vCPUs are out of range: the machine microvm on the engine {} has 1 to {}", config.vcpus, name,
+                most);
   if (config.memory_bytes < layout::kMinMemory || config.memory_bytes > layout::kMaxMemory)
     return fail("{} bytes of memory are out of range: the machine microvm has {} MiB to {} GiB", config.memory_bytes,
                 layout::kMinMemory >> 20, layout::kMaxMemory >> 30);

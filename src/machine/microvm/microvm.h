@@ -28,8 +28,8 @@ struct MicrovmConfig {
   unsigned vcpus = 1;
   u64 memory_bytes = 512u << 20;
   std::string kernel_path;
-  std::string initrd_path;                // empty: none
-  std::vector<std::string> modules;       // Multiboot modules: "PATH [ARGS]"
+  std::string initrd_path;           // empty: none
+  std::vector<std::string> modules;  // Multiboot modules: "PATH [ARGS]"
   std::string command_line;
   BootProtocol protocol = BootProtocol::kAuto;
   std::string cpu_model = "host";
@@ -54,8 +54,8 @@ struct MicrovmConfig {
 struct Outcome {
   enum class Kind : u8 { kPowerOff, kReset, kDebugExit, kTripleFault, kHalted, kStopped, kEngineFailure };
   Kind kind = Kind::kStopped;
-  u8 status = 0;        // kDebugExit: 2*v+1
-  std::string reason;   // kTripleFault, kHalted, kEngineFailure: one line
+  u8 status = 0;       // kDebugExit: 2*v+1
+  std::string reason;  // kTripleFault, kHalted, kEngineFailure: one line
 };
 
 // Exits by kind with latencies of their handling, for the report.
@@ -69,8 +69,8 @@ class Microvm {
   // Loads everything; nothing runs yet. Errors name the file and what is wrong with it.
   static Result<std::unique_ptr<Microvm>> create(engine::Engine& engine, MicrovmConfig config);
   virtual ~Microvm() = default;
-  // Runs the vCPU threads until the guest ends or stop() is called; blocks the caller. A reset ends run() with kReset: to reboot,
-  // destroy and create again.
+  // Runs the vCPU threads until the guest ends or stop() is called; blocks the caller. A reset ends run() with kReset:
+  // to reboot, destroy and create again.
   virtual Outcome run() = 0;
   virtual void stop() = 0;  // any thread, also a signal-handling one (not a signal handler)
   virtual std::vector<ExitStatistics> exit_statistics() const = 0;

@@ -40,7 +40,8 @@ struct MicrovmTest : ::testing::Test {
     EXPECT_NE(::mkdtemp(name.data()), nullptr);
     folder = name;
     config.memory_bytes = 32_MiB;
-    config.kernel_path = file("kernel", bulkhead::testing::make_bzimage(bulkhead::testing::make_elf(bulkhead::testing::linux_like())));
+    config.kernel_path =
+        file("kernel", bulkhead::testing::make_bzimage(bulkhead::testing::make_elf(bulkhead::testing::linux_like())));
     config.command_line = "quiet";
     config.rng = false;
   }
@@ -53,8 +54,11 @@ struct MicrovmTest : ::testing::Test {
     return path;
   }
   ImageBytes multiboot_kernel() {
-    bulkhead::testing::ElfRecipe recipe{false, spec::elf::kMachine386, 0x100020,
-                              {{0x1000, 0x100000, 0, bulkhead::testing::pattern(0x3000, 1), 0x1000}}, {}};
+    bulkhead::testing::ElfRecipe recipe{false,
+                                        spec::elf::kMachine386,
+                                        0x100020,
+                                        {{0x1000, 0x100000, 0, bulkhead::testing::pattern(0x3000, 1), 0x1000}},
+                                        {}};
     ImageBytes bytes = bulkhead::testing::make_elf(recipe);
     bulkhead::testing::put(bytes, 0x1000, bulkhead::testing::multiboot_header(3));
     return bytes;
@@ -190,7 +194,8 @@ TEST_F(MicrovmTest, LinuxProtocolOnRequest) {
 TEST_F(MicrovmTest, EveryWayToPowerOff) {
   using namespace spec::acpi;
   EXPECT_EQ(run([](auto& p) { p.fake(0).out(kPm1ControlPort, 5 << 10 | kPm1SleepEnable, 2); }).kind, Kind::kPowerOff);
-  EXPECT_EQ(run([](auto& p) { p.fake(0).out(kSleepControlPort, kSleepTypeS5 << 2 | kSleepEnable); }).kind, Kind::kPowerOff);
+  EXPECT_EQ(run([](auto& p) { p.fake(0).out(kSleepControlPort, kSleepTypeS5 << 2 | kSleepEnable); }).kind,
+            Kind::kPowerOff);
 }
 
 TEST_F(MicrovmTest, EveryWayToReset) {
@@ -235,7 +240,7 @@ TEST_F(MicrovmTest, VirtioDevicesAreWhereAcpiSaysThem) {
   EXPECT_EQ(magic[0], 0x74726976u);
   EXPECT_EQ(type[0], 3u);  // console
   EXPECT_EQ(magic[1], 0x74726976u);
-  EXPECT_EQ(type[1], 4u);           // rng
+  EXPECT_EQ(type[1], 4u);            // rng
   EXPECT_EQ(magic[2], 0xffffffffu);  // nobody
 }
 
@@ -247,7 +252,8 @@ TEST_F(MicrovmTest, UartInterruptReachesIoApicAndPic) {
     // IOAPIC pin 4: vector 0x31, edge, to APIC 0. PIC: unmask IRQ 4, edge, vectors from 0x20.
     v.store(0xfec00000, 0x10 + 2 * 4);
     v.store(0xfec00010, 0x31);
-    for (const auto& [port, value] : std::vector<std::pair<u16, u8>>{{0x20, 0x11}, {0x21, 0x20}, {0x21, 4}, {0x21, 1}, {0x21, 0xef}})
+    for (const auto& [port, value] :
+         std::vector<std::pair<u16, u8>>{{0x20, 0x11}, {0x21, 0x20}, {0x21, 4}, {0x21, 1}, {0x21, 0xef}})
       v.out(port, value);
     v.out(0x3fc, 8);  // OUT2
     v.out(0x3f9, 2);  // interrupt when the transmitter is empty

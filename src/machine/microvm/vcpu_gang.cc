@@ -11,7 +11,8 @@
 namespace bulkhead::machine {
 namespace {
 
-// A vCPU that halted with interrupts off can still be woken, by an NMI or INIT from another one. It is asked this often.
+// A vCPU that halted with interrupts off can still be woken, by an NMI or INIT from another one. It is asked this
+// often.
 constexpr std::chrono::milliseconds kHaltPoll{20};
 
 AccessSize access_size(u8 bytes) {
