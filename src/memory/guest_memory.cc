@@ -50,6 +50,7 @@ Result<GuestMemory> GuestMemory::create_pc(u64 bytes, Gpa hole_start) {
 GuestMemory::GuestMemory(GuestMemory&& other) noexcept
     : fd_{std::move(other.fd_)},
       base_{std::exchange(other.base_, nullptr)},
+      observer_{std::exchange(other.observer_, nullptr)},
       size_{std::exchange(other.size_, 0)},
       ranges_{std::move(other.ranges_)} {}
 
@@ -81,8 +82,18 @@ bool GuestMemory::read(Gpa at, std::span<std::byte> out) const {
 }
 
 bool GuestMemory::write(Gpa at, std::span<const std::byte> in) const {
-  return for_each_piece(*this, at, in.size(),
-                        [&](std::byte* to, u64 done, u64 n) { std::memcpy(to, in.data() + done, n); });
+  const bool all = for_each_piece(*this, at, in.size(),
+                                  [&](std::byte* to, u64 done, u64 n) { std::memcpy(to, in.data() + done, n); });
+  note_written(at, in.size());
+  return all;
+}
+
+void GuestMemory::note_written(const std::byte* host, u64 length) const {
+  if (observer_ == nullptr) return;
+  const u64 offset = static_cast<u64>(host - base_);
+  for (const RamRange& range : ranges_)
+    if (offset >= range.file_offset && offset - range.file_offset < range.size)
+      return note_written(range.start + (offset - range.file_offset), length);
 }
 
 }  // namespace bulkhead

@@ -23,6 +23,13 @@ struct RamRange {
   }
 };
 
+// Told of writes that no vCPU made: an engine that keeps something derived from RAM (translated code) must hear of them.
+class WriteObserver {
+ public:
+  virtual ~WriteObserver() = default;
+  virtual void written(Gpa at, u64 length) = 0;  // after the bytes are there; any thread; must not block for long
+};
+
 class GuestMemory {
  public:
   // Errors: ranges unaligned or overlapping, or the host has no memory for them.
@@ -43,6 +50,13 @@ class GuestMemory {
       if (range.contains(at, length)) return base_ + range.file_offset + (at - range.start);
     return nullptr;
   }
+
+  // A device that wrote to RAM through host() says so before it tells the guest. write() does it by itself.
+  void note_written(Gpa at, u64 length) const {
+    if (observer_ != nullptr && length != 0) observer_->written(at, length);
+  }
+  void note_written(const std::byte* host, u64 length) const;  // the same by an address that host() gave
+  void set_write_observer(WriteObserver* observer) { observer_ = observer; }  // before any device or vCPU runs; or nullptr
 
   // Copies that may span ranges but not holes. False (and nothing promised about `out`) when any byte is not RAM.
   [[nodiscard]] bool read(Gpa at, std::span<std::byte> out) const;
@@ -65,6 +79,7 @@ class GuestMemory {
   GuestMemory() = default;
   UniqueFd fd_;
   std::byte* base_ = nullptr;
+  WriteObserver* observer_ = nullptr;
   u64 size_ = 0;
   std::vector<RamRange> ranges_;
 };

@@ -10,6 +10,7 @@ void ChainBuffers::clear() {
   writable.clear();
   first_readable = 0;
   readable_bytes = writable_bytes = 0;
+  taken_last = nullptr;
 }
 
 bool Chain::take(std::span<std::byte> out) {
@@ -43,6 +44,7 @@ std::byte* Chain::take_last_writable() {
   std::byte* const at = back.data + --back.length;
   if (back.length == 0) buffers_->writable.pop_back();
   --buffers_->writable_bytes;
+  if (buffers_->taken_last == nullptr) buffers_->taken_last = at;
   return at;
 }
 

@@ -18,6 +18,7 @@ struct ChainBuffers {
   std::vector<IoBuffer> readable, writable;  // device-readable, device-writable; no empty ones
   std::size_t first_readable = 0;            // those before it have been taken
   u64 readable_bytes = 0, writable_bytes = 0;
+  std::byte* taken_last = nullptr;  // by take_last_writable()
   void clear();
 };
 

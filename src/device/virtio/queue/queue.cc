@@ -58,6 +58,9 @@ std::optional<Chain> Queue::pop() {
 
 void Queue::recycle(Chain& chain) {
   BH_ASSERT(chain.buffers_ != nullptr && in_flight_ > 0);
+  // The device may have written to any of it; whoever derives something from RAM hears of it before the driver does.
+  for (const IoBuffer& buffer : chain.buffers_->writable) builder_.memory().note_written(buffer.data, buffer.length);
+  if (chain.buffers_->taken_last != nullptr) builder_.memory().note_written(chain.buffers_->taken_last, 1);
   --in_flight_;
   spare_.push_back(std::move(chain.buffers_));
 }

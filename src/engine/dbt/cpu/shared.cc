@@ -22,9 +22,10 @@ SharedState::SharedState(const PartitionConfig& config, GuestMemory& memory_in)
       cpu_model{config.cpu_model},
       code_masks_(memory_in.size() / kPageSize + 1) {
   for (unsigned i = 0; i < config.vcpus; ++i) inboxes_.push_back(std::make_unique<Inbox>());
+  memory.set_write_observer(this);
 }
 
-SharedState::~SharedState() = default;
+SharedState::~SharedState() { memory.set_write_observer(nullptr); }
 
 std::byte* SharedState::ram(u64 gpa) const { return memory.host(Gpa{align_down(gpa, kPageSize)}, kPageSize); }
 
@@ -64,6 +65,17 @@ void SharedState::code_page_written(Cpu& self, u64 gpa_page) {
     if (cpu.get() != &self && (holders & mask_of(*cpu)))
       post(cpu->index, {CodeRequest::Kind::kInvalidate, gpa_page, static_cast<u8>(self.index)});
   if (holders & mask_of(self)) drop_translations(self, gpa_page);
+}
+
+void SharedState::written(Gpa at, u64 length) {
+  std::atomic_thread_fence(std::memory_order_seq_cst);
+  for (u64 page = align_down(at.value, kPageSize); page < at.value + length; page += kPageSize) {
+    std::atomic<u8>& mask = code_mask(page);
+    if (mask.load(std::memory_order_seq_cst) == 0) continue;
+    const u8 holders = mask.exchange(0, std::memory_order_seq_cst);
+    for (const auto& cpu : cpus)
+      if (holders & mask_of(*cpu)) post(cpu->index, {CodeRequest::Kind::kInvalidate, page, static_cast<u8>(cpu->index)});
+  }
 }
 
 // Wakes nobody: a vCPU that sleeps takes its requests before it runs guest code again.

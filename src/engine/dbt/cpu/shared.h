@@ -23,7 +23,7 @@ struct CodeRequest {
 };
 
 // The interrupt fabric (deliver_msi(), set_extint(), eoi_handler, extint_source, timers) is the LapicBus's.
-class SharedState final : public LapicBus {
+class SharedState final : public LapicBus, public WriteObserver {
  public:
   SharedState(const PartitionConfig& config, GuestMemory& memory);
   ~SharedState() override;
@@ -41,6 +41,8 @@ class SharedState final : public LapicBus {
   void mark_code_page(Cpu& self, u64 gpa_page);
   // vCPU `self` is about to write to (or has written) a page that has code: drops its own and asks the others to drop theirs.
   void code_page_written(Cpu& self, u64 gpa_page);
+  // A device wrote to RAM: the same for every vCPU that has code there. Any thread.
+  void written(Gpa at, u64 length) override;
   // Carries out what others asked of `self`.
   void take_requests(Cpu& self);
 

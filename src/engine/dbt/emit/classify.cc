@@ -116,11 +116,47 @@ bool only_known_operands(const Insn& insn) {
   return true;
 }
 
+bool is_gather_or_scatter(u16 mnemonic) {
+  switch (mnemonic) {
+    case ZYDIS_MNEMONIC_VGATHERDPD:
+    case ZYDIS_MNEMONIC_VGATHERDPS:
+    case ZYDIS_MNEMONIC_VGATHERQPD:
+    case ZYDIS_MNEMONIC_VGATHERQPS:
+    case ZYDIS_MNEMONIC_VPGATHERDD:
+    case ZYDIS_MNEMONIC_VPGATHERDQ:
+    case ZYDIS_MNEMONIC_VPGATHERQD:
+    case ZYDIS_MNEMONIC_VPGATHERQQ:
+    case ZYDIS_MNEMONIC_VSCATTERDPD:
+    case ZYDIS_MNEMONIC_VSCATTERDPS:
+    case ZYDIS_MNEMONIC_VSCATTERQPD:
+    case ZYDIS_MNEMONIC_VSCATTERQPS:
+    case ZYDIS_MNEMONIC_VPSCATTERDD:
+    case ZYDIS_MNEMONIC_VPSCATTERDQ:
+    case ZYDIS_MNEMONIC_VPSCATTERQD:
+    case ZYDIS_MNEMONIC_VPSCATTERQQ: return true;
+    default: return false;
+  }
+}
+
+// An x87 instruction other than those that show or load the environment.
+bool is_x87(const Insn& insn) {
+  if (insn.encoding != ZYDIS_INSTRUCTION_ENCODING_LEGACY || insn.opcode_map != ZYDIS_OPCODE_MAP_DEFAULT) return false;
+  if (insn.mnemonic == ZYDIS_MNEMONIC_FWAIT) return true;
+  if (insn.opcode < 0xd8 || insn.opcode > 0xdf || insn.modrm_offset == 0) return false;
+  const u8 modrm = insn.bytes[insn.modrm_offset];
+  if ((modrm >> 6) == 3) return true;
+  const unsigned extension = (modrm >> 3) & 7;
+  if (insn.opcode == 0xd9) return extension != 4 && extension != 6;  // FLDENV, FNSTENV
+  if (insn.opcode == 0xdd) return extension != 4 && extension != 6;  // FRSTOR, FNSAVE
+  return true;
+}
+
 // Vector and x87 instructions that touch nothing but their operands. The excluded ones have implied memory, several
 // memory elements, or show the environment (host instruction addresses) to the guest.
 bool native_vector(const Insn& insn) {
   bool vector = false;
   for (unsigned i = 0; i < insn.operand_count; ++i) vector |= is_vector_class(insn.operands[i].reg_class);
+  if (!vector && is_x87(insn)) return true;
   if (!vector) {
     switch (insn.mnemonic) {
       case ZYDIS_MNEMONIC_LDMXCSR:
@@ -142,21 +178,7 @@ bool native_vector(const Insn& insn) {
     case ZYDIS_MNEMONIC_VMASKMOVDQU: return false;
     default: break;
   }
-  if (insn.has_memory() && insn.mem.index != kNoRegister) {  // VSIB
-    const u8 modrm = insn.bytes[insn.modrm_offset];
-    if ((modrm & 7) == 4 && ZydisMnemonicGetString(static_cast<ZydisMnemonic>(insn.mnemonic)) != nullptr) {
-      switch (insn.mnemonic) {
-        case ZYDIS_MNEMONIC_VGATHERDPD: case ZYDIS_MNEMONIC_VGATHERDPS: case ZYDIS_MNEMONIC_VGATHERQPD:
-        case ZYDIS_MNEMONIC_VGATHERQPS: case ZYDIS_MNEMONIC_VPGATHERDD: case ZYDIS_MNEMONIC_VPGATHERDQ:
-        case ZYDIS_MNEMONIC_VPGATHERQD: case ZYDIS_MNEMONIC_VPGATHERQQ: case ZYDIS_MNEMONIC_VSCATTERDPD:
-        case ZYDIS_MNEMONIC_VSCATTERDPS: case ZYDIS_MNEMONIC_VSCATTERQPD: case ZYDIS_MNEMONIC_VSCATTERQPS:
-        case ZYDIS_MNEMONIC_VPSCATTERDD: case ZYDIS_MNEMONIC_VPSCATTERDQ: case ZYDIS_MNEMONIC_VPSCATTERQD:
-        case ZYDIS_MNEMONIC_VPSCATTERQQ: return false;
-        default: break;
-      }
-    }
-  }
-  return true;
+  return !is_gather_or_scatter(insn.mnemonic);
 }
 
 bool is_variable_shift(u16 mnemonic) {

@@ -36,9 +36,17 @@ void put_modrm(const Insn& insn, const Rewrite& how, HostCode& out) {
   out.put(modrm);
 }
 
+// Where ModRM, SIB and displacement end and immediates (or the register in an IS4 byte) begin.
+unsigned tail_of(const Insn& insn) {
+  if (insn.modrm_offset == 0) return insn.imm_offset != 0 ? insn.imm_offset : insn.length;
+  const u8 modrm = insn.bytes[insn.modrm_offset];
+  const bool sib = (modrm >> 6) != 3 && (modrm & 7) == 4;
+  return insn.modrm_offset + 1u + (sib ? 1u : 0u) + insn.disp_size;
+}
+
 // Opcode bytes from `opcode_offset`, ModRM, and what follows the displacement.
 void put_body(const Insn& insn, const Rewrite& how, unsigned opcode_offset, HostCode& out) {
-  const unsigned tail = insn.imm_offset != 0 ? insn.imm_offset : insn.length;
+  const unsigned tail = tail_of(insn);
   const unsigned opcode_end = insn.modrm_offset != 0 ? insn.modrm_offset : tail;
   for (unsigned i = opcode_offset; i < opcode_end; ++i) out.put(insn.bytes[i]);
   if (how.opcode_reg >= 0) {

@@ -123,7 +123,7 @@ const u8* Translator::find_code() {
     pending_result_ = interpret_at(s_.rip);
     return nullptr;
   }
-  remember(s_.rip, block->code);
+  remember(*block);
   return block->code;
 }
 
@@ -139,12 +139,15 @@ Block* Translator::find_block(u64 gpa) {
   return block;
 }
 
-void Translator::remember(u64 rip, const u8* code) {
+void Translator::remember(const Block& block) {
+  const u64 rip = block.rip;
   const unsigned index = jump_index(rip);
   const TlbSpace space = s_.tlb_space;
-  tables_.jump[static_cast<unsigned>(space)][index] = {rip, code};
-  const unsigned hash = page_hash(rip);
-  code_pages_[hash / 64] |= u64{1} << (hash % 64);
+  tables_.jump[static_cast<unsigned>(space)][index] = {rip, block.code};
+  for (const u64 address : {rip, rip + block.guest_size - 1}) {
+    const unsigned hash = page_hash(address);
+    code_pages_[hash / 64] |= u64{1} << (hash % 64);
+  }
   if (space != TlbSpace::kUser && (s_.cr4 & (1u << 7)) != 0 && cpu_.walk(rip, Access::kExecute, false, true).global) return;
   if (log_count_ == kLogSize)
     log_overflow_ = true;

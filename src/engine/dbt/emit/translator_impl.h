@@ -36,7 +36,7 @@ class Translator final : public BlockRunner, public Cpu::CodeObserver {
   static u32 interpret(Cpu* cpu, void* site);
   const u8* find_code();                      // nullptr: a fault was delivered, or the instruction was interpreted
   Block* find_block(u64 gpa);
-  void remember(u64 rip, const u8* code);
+  void remember(const Block& block);
   void follow_link();
   StepResult interpret_at(u64 rip);
   bool for_interpreter() const;
