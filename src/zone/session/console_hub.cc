@@ -21,7 +21,7 @@ std::size_t ConsoleHub::write(End& end, std::span<const std::byte> data) {
   std::size_t taken = data.size();
   {
     const Lock lock{mutex_};
-    focus_ = &end;
+    if (&end != &ends_[2]) focus_ = &end;  // debugcon cannot be typed into
     if (!dropping_) {
       taken = std::min(data.size(), kRoom - output_.size());
       output_.append(reinterpret_cast<const char*>(data.data()), taken);
@@ -49,7 +49,7 @@ std::string ConsoleHub::output() const {
 }
 
 void ConsoleHub::consume_output(std::size_t bytes) {
-  std::array<std::function<void()>, 2> waiting;
+  std::array<std::function<void()>, 3> waiting;
   {
     const Lock lock{mutex_};
     BH_ASSERT(bytes <= output_.size());

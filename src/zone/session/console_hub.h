@@ -1,4 +1,5 @@
-// The guest's consoles (UART and hvc0) as one: output of both in the order it comes, input to the one that spoke last.
+// The guest's consoles as one: output of UART, hvc0 and debugcon in the order it comes, input to that one of UART and
+// hvc0 that spoke last.
 #pragma once
 #include <array>
 #include <functional>
@@ -18,6 +19,7 @@ class ConsoleHub {
   ConsoleHub(Wake& wake, ConsoleLog& log);
   device::ConsoleBackend& uart() { return ends_[0]; }
   device::ConsoleBackend& hvc() { return ends_[1]; }
+  device::ConsoleBackend& debugcon() { return ends_[2]; }
 
   // For the loop, which alone takes output and puts input.
   std::string output() const;               // a copy of what waits
@@ -42,7 +44,7 @@ class ConsoleHub {
 
   Wake& wake_;
   ConsoleLog& log_;
-  std::array<End, 2> ends_;
+  std::array<End, 3> ends_;
   mutable Mutex mutex_;
   End* focus_ BH_GUARDED_BY(mutex_);
   std::string output_ BH_GUARDED_BY(mutex_), input_ BH_GUARDED_BY(mutex_);

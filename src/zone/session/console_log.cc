@@ -46,6 +46,11 @@ std::string ConsoleLog::panic() const {
   return panic_;
 }
 
+void ConsoleLog::forget_panic() {
+  const Lock lock{mutex_};
+  panic_.clear();
+}
+
 std::vector<std::string> ConsoleLog::last_lines(std::size_t count) const {
   const Lock lock{mutex_};
   std::vector<std::string> out;

@@ -1,0 +1,81 @@
+#include <fcntl.h>
+
+#include <algorithm>
+#include <functional>
+
+#include "base/fd.h"
+#include "base/log.h"
+#include "control/commands.h"
+#include "control/engines.h"
+#include "zone/run_zone.h"
+
+namespace bulkhead::control {
+namespace {
+
+using zone::Report;
+using zone::ZoneEnd;
+using Work = std::function<Result<ZoneEnd>(engine::Engine&, zone::Cache&, Report&)>;
+
+// Before anything is started: a report that cannot be written must not cost a whole run.
+Result<void> check_report_path(const std::string& path) {
+  if (path.empty()) return {};
+  const UniqueFd fd{::open(path.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0644)};
+  if (!fd) return fail_errno("opening the report {}", path);
+  return {};
+}
+
+Result<ZoneEnd> choose_and_work(const Common& common, Report& report, const Work& work) {
+  report.requested_backend = engine::backend_name(common.request.backend);
+  report.requested_engine = common.request.engine ? engine::engine_name(*common.request.engine) : "auto";
+  BH_TRY(check_report_path(common.report_path));
+  BH_ASSIGN(const engine::EngineChoice choice, engine::choose(common.request, engine::probe_host()));
+  report.backend = engine::backend_name(choice.backend);
+  report.engine = engine::engine_name(choice.engine);
+  report.reason = choice.reason;
+  BH_ASSIGN(const auto engine, make_engine(choice.engine));
+  BH_ASSIGN(zone::Cache cache, zone::Cache::open());
+  return work(*engine, cache, report);
+}
+
+void show(const ZoneEnd& end) {
+  if (!end.console_lines.empty()) {
+    log_line(LogLevel::kError, "the guest's last console lines:");
+    for (const std::string& line : end.console_lines) log_line(LogLevel::kError, "| " + line);
+  }
+  if (!end.error.empty()) log_line(LogLevel::kError, end.error);
+}
+
+int start_zone(const Common& common, Surroundings& around, const Work& work) {
+  Report report;
+  report.milestones.process_start = around.process_start;
+  auto end = choose_and_work(common, report, work);
+  around.workshop.progress.done();
+  if (end) {
+    report.exit_status = end->exit_status;
+    report.error = end->error;
+    show(*end);
+  } else {
+    report.error = end.error().message;
+    report.exit_status = say_failure(end.error(), around);
+  }
+  if (common.json) log_line(LogLevel::kError, "report " + zone::report_json(report, -1));
+  if (common.report_path.empty()) return report.exit_status;
+  if (auto written = zone::write_report(report, common.report_path); !written) say_failure(written.error(), around);
+  return report.exit_status;
+}
+
+}  // namespace
+
+int run_command(const RunCommand& command, Surroundings& around) {
+  return start_zone(command.common, around, [&](engine::Engine& engine, zone::Cache& cache, Report& report) {
+    return zone::run_zone(command.spec, engine, cache, around.workshop, report);
+  });
+}
+
+int boot_command(const BootCommand& command, Surroundings& around) {
+  return start_zone(command.common, around, [&](engine::Engine& engine, zone::Cache& cache, Report& report) {
+    return zone::boot_zone(command.spec, engine, cache, around.workshop, report);
+  });
+}
+
+}  // namespace bulkhead::control

@@ -1,0 +1,187 @@
+#include "control/options.h"
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <charconv>
+#include <cstdlib>
+
+namespace bulkhead::control {
+namespace {
+
+constexpr const char* kVersion = "bulkhead 0.1.0";
+
+// Raw texts as CLI11 fills them; judged afterwards, so that every error reads the same.
+struct Raw {
+  std::string backend = "auto", engine = "auto", memory = "512M", rootfs;
+  std::vector<std::string> disks, environment, engine_options;
+  Common common;
+  zone::MachineSpec machine;
+  zone::ZoneSpec run;
+  zone::BootSpec boot;
+  bool no_reboot = false;
+  zone::FetchRequest fetch;
+};
+
+void add_common(CLI::App& app, Raw& raw) {
+  app.add_option("-V,--virt-backend", raw.backend, "auto, pv, pvh or hvm")->capture_default_str();
+  app.add_option("--engine", raw.engine, "auto, kvm, mshv, xen or dbt")->capture_default_str();
+  app.add_option("-c,--cpus", raw.machine.vcpus, "vCPUs")->capture_default_str();
+  app.add_option("-m,--memory", raw.memory, "memory, in MiB or with a unit: 512, 512M, 2G")->capture_default_str();
+  app.add_option("--cpu", raw.machine.cpu_model, "CPU model (`bulkhead host` lists them)")->capture_default_str();
+  app.add_option("--initrd", raw.machine.initrd, "initrd, a file");
+  app.add_option("--append", raw.machine.append, "kernel command line (run: added to ours)");
+  app.add_option("--disk", raw.disks, "a raw disk image, FILE or FILE,ro; may be repeated");
+  app.add_option("--name", raw.machine.name, "the zone's name")->capture_default_str();
+  app.add_option("--engine-option", raw.engine_options, "NAME=VALUE for the engine, e.g. dbt.mode=interpreter");
+  app.add_option("--report", raw.common.report_path, "write what the zone did to this file, as JSON");
+  app.add_flag("--json", raw.common.json, "the same as one line on stderr at the end");
+}
+
+void add_run(CLI::App& app, Raw& raw) {
+  app.footer("Usage in full: bulkhead run [OPTIONS] [ROOTFS] -- COMMAND [ARGUMENT...]");
+  add_common(app, raw);
+  app.add_option("--kernel", raw.machine.kernel, "a file, a release from `bulkhead kernel list`, cloud or generic");
+  app.add_option("ROOTFS", raw.rootfs, "a folder or an erofs or ext4 image; without it a minimal Debian");
+  app.add_flag("-t,--tty", raw.run.terminal, "a terminal for the command");
+  app.add_option("--writable", raw.run.rootfs.writable, "a raw image as writable root; made from ROOTFS if it is not there");
+  app.add_option("--env", raw.environment, "NAME=VALUE, or NAME to pass ours on; may be repeated");
+  app.add_option("--workdir", raw.run.directory, "the command's working directory")->capture_default_str();
+  app.add_option("--boot-timeout", raw.run.boot_timeout_s, "seconds until the agent must be up")->capture_default_str();
+}
+
+void add_boot(CLI::App& app, Raw& raw) {
+  app.footer("Usage in full: bulkhead boot --kernel FILE [OPTIONS]");
+  add_common(app, raw);
+  app.add_option("--kernel", raw.machine.kernel, "a file, or a release from `bulkhead kernel list`");
+  app.add_option("--module", raw.boot.modules, "a Multiboot module, \"FILE [ARGUMENTS]\"; may be repeated");
+  app.add_flag("--no-reboot", raw.no_reboot, "a reset ends the zone with status 0");
+  app.add_flag("--debugcon", raw.boot.debugcon, "a debug console at port 0xe9, on stdout");
+  app.add_flag("--debug-exit", raw.boot.debug_exit, "a device at port 0xf4: writing v ends us with status 2*v+1");
+}
+
+Result<std::pair<std::string, std::string>> split_pair(const std::string& text, const char* option) {
+  const std::size_t equals = text.find('=');
+  if (equals == 0 || equals == std::string::npos) return fail("{} {}: it must be NAME=VALUE", option, text);
+  return std::pair{text.substr(0, equals), text.substr(equals + 1)};
+}
+
+Result<void> judge_request(Raw& raw) {
+  const auto backend = engine::parse_backend(raw.backend);
+  if (!backend) return fail("--virt-backend {}: it must be auto, pv, pvh or hvm", raw.backend);
+  raw.common.request.backend = *backend;
+  if (raw.engine == "auto") return {};
+  raw.common.request.engine = engine::parse_engine(raw.engine);
+  if (!raw.common.request.engine) return fail("--engine {}: it must be auto, kvm, mshv, xen or dbt", raw.engine);
+  return {};
+}
+
+Result<void> judge_machine(Raw& raw) {
+  BH_TRY(judge_request(raw));
+  BH_ASSIGN(raw.machine.memory_bytes, parse_memory(raw.memory));
+  const std::string& name = raw.machine.name;
+  const bool sane = !name.empty() && name.size() <= 63 && name[0] != '-' && std::ranges::all_of(name, [](unsigned char c) {
+    return std::isalnum(c) != 0 || c == '-' || c == '.';
+  });
+  if (!sane) return fail("--name {}: it must be 1 to 63 letters, digits, '-' and '.'", name);
+  for (const std::string& disk : raw.disks) {
+    const bool read_only = disk.ends_with(",ro");
+    raw.machine.disks.push_back({read_only ? disk.substr(0, disk.size() - 3) : disk, read_only});
+  }
+  for (const std::string& option : raw.engine_options) {
+    BH_ASSIGN(auto pair, split_pair(option, "--engine-option"));
+    raw.machine.engine_options.push_back(std::move(pair));
+  }
+  return {};
+}
+
+Result<Command> finish_run(Raw& raw, const std::vector<std::string>& command) {
+  BH_TRY(judge_machine(raw));
+  if (command.empty()) return fail("there is no command to run: put it behind --, as in `bulkhead run -- uname -a`");
+  for (const std::string& variable : raw.environment) {
+    if (!variable.contains('=')) {
+      const char* const ours = std::getenv(variable.c_str());
+      if (ours != nullptr) raw.run.environment.push_back(variable + "=" + ours);
+      continue;
+    }
+    BH_TRY(split_pair(variable, "--env"));
+    raw.run.environment.push_back(variable);
+  }
+  if (!raw.run.directory.starts_with('/')) return fail("--workdir {}: it must be an absolute path", raw.run.directory);
+  if (raw.run.boot_timeout_s < 1 || raw.run.boot_timeout_s > 86400)
+    return fail("--boot-timeout {}: it must be 1 to 86400 seconds", raw.run.boot_timeout_s);
+  raw.run.machine = raw.machine;
+  raw.run.rootfs.source = raw.rootfs;
+  raw.run.command = command;
+  return RunCommand{raw.common, raw.run};
+}
+
+Result<Command> finish_boot(Raw& raw, bool append_given) {
+  BH_TRY(judge_machine(raw));
+  if (raw.machine.kernel.empty()) return fail("boot needs --kernel: a file, or a release from `bulkhead kernel list`");
+  raw.boot.machine = raw.machine;
+  if (!append_given) raw.boot.machine.append = "console=ttyS0";
+  raw.boot.reboot = !raw.no_reboot;
+  return BootCommand{raw.common, raw.boot};
+}
+
+// CLI11 speaks in several lines; the first one says it.
+std::string first_line(std::string text) { return text.substr(0, text.find('\n')); }
+
+}  // namespace
+
+Result<u64> parse_memory(const std::string& text) {
+  u64 number = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
+  std::string_view unit{end, static_cast<std::size_t>(text.data() + text.size() - end)};
+  if (unit.ends_with("iB")) unit.remove_suffix(2);
+  const u64 scale = unit.empty() || unit == "M" ? 1_MiB : unit == "K" ? 1_KiB : unit == "G" ? 1_GiB : 0;
+  u64 bytes = 0;
+  if (error != std::errc{} || scale == 0 || __builtin_mul_overflow(number, scale, &bytes))
+    return fail("--memory {}: it must be a number of MiB, or have a unit, as in 512M or 2G", text);
+  return bytes;
+}
+
+Result<Command> parse_command_line(const std::vector<std::string>& arguments) {
+  // What is behind -- belongs to the zone and is none of our parser's business.
+  const auto dashes = std::ranges::find(arguments, "--");
+  std::vector<std::string> ours{arguments.begin(), dashes};
+  const std::vector<std::string> command{dashes == arguments.end() ? dashes : dashes + 1, arguments.end()};
+  std::ranges::reverse(ours);  // as CLI11 wants them
+
+  Raw raw;
+  CLI::App app{"Bulkhead: micro-VM zones on any hypervisor, or on none", "bulkhead"};
+  app.require_subcommand(0, 1);
+  app.set_version_flag("--version", kVersion);
+  CLI::App* const run = app.add_subcommand("run", "run a command in a zone of its own");
+  CLI::App* const boot = app.add_subcommand("boot", "boot a bare kernel, its console on stdin and stdout");
+  CLI::App* const host = app.add_subcommand("host", "which engines this host has, and what auto means here");
+  CLI::App* const kernel = app.add_subcommand("kernel", "guest kernels");
+  kernel->require_subcommand(0, 1);
+  CLI::App* const fetch = kernel->add_subcommand("fetch", "get a Debian kernel package into the cache");
+  CLI::App* const list = kernel->add_subcommand("list", "the kernels in the cache");
+  add_run(*run, raw);
+  add_boot(*boot, raw);
+  fetch->add_option("WHAT", raw.fetch.what, "cloud, generic, a release or a package's name")->capture_default_str();
+  fetch->add_option("--suite", raw.fetch.suite, "a suite of the Debian archive, e.g. bookworm-backports");
+  for (CLI::App* const one : {host, fetch, list}) one->add_flag("--json", raw.common.json, "JSON on stdout");
+
+  try {
+    app.parse(ours);
+  } catch (const CLI::CallForHelp&) {
+    return HelpCommand{app.help()};
+  } catch (const CLI::CallForVersion&) {
+    return HelpCommand{std::string{kVersion} + "\n"};
+  } catch (const CLI::ParseError& error) {
+    return fail("{} (see `bulkhead --help`)", first_line(error.what()));
+  }
+  if (*run) return finish_run(raw, command);
+  if (app.get_subcommands().empty()) return fail("name a subcommand: run, boot, host or kernel (see `bulkhead --help`)");
+  if (*kernel && kernel->get_subcommands().empty()) return fail("name a subcommand of kernel: fetch or list");
+  if (dashes != arguments.end()) return fail("only `bulkhead run` takes a command behind --");
+  if (*boot) return finish_boot(raw, boot->count("--append") > 0);
+  if (*host) return HostCommand{raw.common.json};
+  if (*fetch) return KernelFetchCommand{raw.fetch, raw.common.json};
+  return KernelListCommand{raw.common.json};
+}
+
+}  // namespace bulkhead::control

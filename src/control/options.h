@@ -1,0 +1,50 @@
+// The command line, read. Pure: looks at no file and prints nothing.
+#pragma once
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "base/result.h"
+#include "engine/choose.h"
+#include "zone/kernel/kernel_store.h"
+#include "zone/zone_spec.h"
+
+namespace bulkhead::control {
+
+// What every command that starts a zone has besides its spec.
+struct Common {
+  engine::EngineRequest request;
+  bool json = false;         // the report as one line on stderr (run, boot), or JSON on stdout (host, kernel)
+  std::string report_path;   // empty: none
+};
+
+struct RunCommand {
+  Common common;
+  zone::ZoneSpec spec;
+};
+struct BootCommand {
+  Common common;
+  zone::BootSpec spec;
+};
+struct HostCommand {
+  bool json = false;
+};
+struct KernelFetchCommand {
+  zone::FetchRequest request;
+  bool json = false;
+};
+struct KernelListCommand {
+  bool json = false;
+};
+struct HelpCommand {
+  std::string text;
+};
+using Command = std::variant<RunCommand, BootCommand, HostCommand, KernelFetchCommand, KernelListCommand, HelpCommand>;
+
+// `arguments` without the program's name. Errors: one line that names the argument.
+Result<Command> parse_command_line(const std::vector<std::string>& arguments);
+
+// "512" (MiB), "512M", "1G", "2GiB", "65536K" as bytes.
+Result<u64> parse_memory(const std::string& text);
+
+}  // namespace bulkhead::control

@@ -1,0 +1,121 @@
+#include "control/options.h"
+
+#include <gtest/gtest.h>
+
+#include "zone/run_zone.h"
+
+namespace bulkhead::control {
+namespace {
+
+using Arguments = std::vector<std::string>;
+
+template <class T>
+T parse(const Arguments& arguments) {
+  auto command = parse_command_line(arguments);
+  EXPECT_TRUE(command.has_value()) << (command ? "" : command.error().message);
+  return command && std::holds_alternative<T>(*command) ? std::get<T>(*command) : T{};
+}
+std::string error(const Arguments& arguments) {
+  const auto command = parse_command_line(arguments);
+  EXPECT_FALSE(command.has_value());
+  return command ? "" : command.error().message;
+}
+
+TEST(Options, RunInFull) {
+  const RunCommand run = parse<RunCommand>(
+      {"run", "-V", "pvh", "--engine", "dbt", "-c", "2", "-m", "1G", "--kernel", "generic", "--append", "debug", "--disk",
+       "a.img", "--disk", "b.img,ro", "--name", "one", "--json", "--report", "r.json", "-t", "--writable", "w.img", "--boot-timeout",
+       "5", "--cpu", "x86-64-v2", "--env", "A=b=c", "--workdir", "/tmp", "./root", "--", "sh", "-c", "echo --", "--", "-m"});
+  EXPECT_EQ(run.common.request.backend, engine::VirtBackend::kPvh);
+  EXPECT_EQ(run.common.request.engine, engine::EngineKind::kDbt);
+  EXPECT_TRUE(run.common.json);
+  EXPECT_EQ(run.common.report_path, "r.json");
+  EXPECT_EQ(run.spec.machine.vcpus, 2u);
+  EXPECT_EQ(run.spec.machine.memory_bytes, 1_GiB);
+  EXPECT_EQ(run.spec.machine.cpu_model, "x86-64-v2");
+  ASSERT_EQ(run.spec.machine.disks.size(), 2u);
+  EXPECT_FALSE(run.spec.machine.disks[0].read_only);
+  EXPECT_EQ(run.spec.machine.disks[1].path, "b.img");
+  EXPECT_TRUE(run.spec.machine.disks[1].read_only);
+  EXPECT_TRUE(run.spec.terminal);
+  EXPECT_EQ(run.spec.rootfs.source, "./root");
+  EXPECT_EQ(run.spec.rootfs.writable, "w.img");
+  EXPECT_EQ(run.spec.boot_timeout_s, 5u);
+  EXPECT_EQ(run.spec.environment, Arguments{"A=b=c"});
+  EXPECT_EQ(run.spec.command, (Arguments{"sh", "-c", "echo --", "--", "-m"}));
+}
+
+TEST(Options, RunWithDefaults) {
+  const RunCommand run = parse<RunCommand>({"run", "--", "true"});
+  EXPECT_EQ(run.common.request.backend, engine::VirtBackend::kAuto);
+  EXPECT_FALSE(run.common.request.engine.has_value());
+  EXPECT_EQ(run.spec.machine.memory_bytes, 512_MiB);
+  EXPECT_EQ(run.spec.rootfs.source, "");
+  EXPECT_EQ(run.spec.boot_timeout_s, 60u);
+}
+
+TEST(Options, Boot) {
+  const BootCommand boot = parse<BootCommand>({"boot", "--kernel", "k", "--module", "m a b", "--no-reboot", "--debug-exit", "--debugcon"});
+  EXPECT_EQ(boot.spec.machine.kernel, "k");
+  EXPECT_EQ(boot.spec.machine.append, "console=ttyS0");
+  EXPECT_EQ(boot.spec.modules, Arguments{"m a b"});
+  EXPECT_FALSE(boot.spec.reboot);
+  EXPECT_TRUE(boot.spec.debug_exit);
+  EXPECT_EQ(parse<BootCommand>({"boot", "--kernel", "k", "--append", ""}).spec.machine.append, "");
+}
+
+TEST(Options, Others) {
+  EXPECT_TRUE(parse<HostCommand>({"host", "--json"}).json);
+  EXPECT_EQ(parse<KernelFetchCommand>({"kernel", "fetch"}).request.what, "cloud");
+  const auto fetch = parse<KernelFetchCommand>({"kernel", "fetch", "generic", "--suite", "sid"});
+  EXPECT_EQ(fetch.request.what, "generic");
+  EXPECT_EQ(fetch.request.suite, "sid");
+  EXPECT_FALSE(parse<KernelListCommand>({"kernel", "list"}).json);
+  EXPECT_TRUE(parse<HelpCommand>({"--help"}).text.contains("run"));
+  EXPECT_TRUE(parse<HelpCommand>({"run", "--help"}).text.contains("--writable"));
+}
+
+TEST(Options, ErrorsAreOneLineAndNameTheArgument) {
+  const std::pair<Arguments, const char*> cases[] = {
+      {{}, "subcommand"},
+      {{"frobnicate"}, "frobnicate"},
+      {{"run"}, "behind --"},
+      {{"run", "--"}, "behind --"},
+      {{"run", "--no-such-option", "--", "true"}, "--no-such-option"},
+      {{"run", "-c", "many", "--", "true"}, "--cpus"},
+      {{"run", "-c", "-1", "--", "true"}, "--cpus"},
+      {{"run", "-m", "12Q", "--", "true"}, "--memory"},
+      {{"run", "-m", "99999999999999999G", "--", "true"}, "--memory"},
+      {{"run", "-V", "xen", "--", "true"}, "--virt-backend"},
+      {{"run", "--engine", "qemu", "--", "true"}, "--engine"},
+      {{"run", "--name", "a b", "--", "true"}, "--name"},
+      {{"run", "--env", "=x", "--", "true"}, "--env"},
+      {{"run", "--workdir", "tmp", "--", "true"}, "--workdir"},
+      {{"run", "--boot-timeout", "0", "--", "true"}, "--boot-timeout"},
+      {{"run", "a", "b", "--", "true"}, "b"},
+      {{"run", "--engine-option", "x", "--", "true"}, "--engine-option"},
+      {{"boot"}, "--kernel"},
+      {{"host", "--", "true"}, "behind --"},
+      {{"kernel"}, "subcommand"},
+  };
+  for (const auto& [arguments, said] : cases) {
+    const std::string message = error(arguments);
+    EXPECT_TRUE(message.contains(said)) << message << " should say " << said;
+    EXPECT_FALSE(message.contains('\n')) << message;
+  }
+}
+
+TEST(Options, Memory) {
+  EXPECT_EQ(parse_memory("512").value(), 512_MiB);
+  EXPECT_EQ(parse_memory("65536K").value(), 64_MiB);
+  EXPECT_EQ(parse_memory("2GiB").value(), 2_GiB);
+  for (const char* const bad : {"", "M", "-1", "1.5G", "1T", "1 G", "0x10"}) EXPECT_FALSE(parse_memory(bad)) << bad;
+}
+
+TEST(CommandEnvironment, LastOneWins) {
+  EXPECT_EQ(zone::command_environment({"HOME=/x", "A=1", "A=2"}, "xterm"),
+            (Arguments{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "TERM=xterm", "HOME=/x", "A=2"}));
+}
+
+}  // namespace
+}  // namespace bulkhead::control

@@ -1,0 +1,26 @@
+// What `run` and `boot` both do to put a machine together.
+#pragma once
+#include <memory>
+#include <thread>
+#include <vector>
+
+#include "block/raw/raw_disk.h"
+#include "machine/microvm/microvm.h"
+#include "zone/report.h"
+#include "zone/zone_spec.h"
+
+namespace bulkhead::zone {
+
+// Open disks, and the machine's configuration that points at them.
+struct MachineParts {
+  std::vector<std::unique_ptr<block::RawDisk>> disks;
+  machine::MicrovmConfig config;
+};
+
+// Everything of `spec` but the kernel, initrd, command line and consoles. `first` (if not empty) comes before the
+// spec's own disks. Errors: a disk that cannot be opened.
+Result<MachineParts> machine_parts(const MachineSpec& spec, const std::vector<DiskSpec>& first);
+
+void describe_machine(const MachineSpec& spec, const std::string& kernel_path, Report& report);
+
+}  // namespace bulkhead::zone

@@ -1,0 +1,95 @@
+#include "zone/report.h"
+
+#include <charconv>
+#include <fstream>
+#include <iterator>
+#include <nlohmann/json.hpp>
+
+namespace bulkhead::zone {
+namespace {
+
+using Json = nlohmann::ordered_json;
+constexpr std::string_view kGuestRam = "/memfd:bulkhead-guest-ram";
+
+Json milliseconds(const Milestones& milestones, std::optional<Nanoseconds> at) {
+  if (!at || *at < milestones.process_start) return nullptr;
+  return static_cast<double>((*at - milestones.process_start) / 1000) / 1000.0;
+}
+
+Json milestones_json(const Milestones& m) {
+  return {{"process_start", 0.0},
+          {"kernel_loaded", milliseconds(m, m.kernel_loaded)},
+          {"first_console_byte", milliseconds(m, m.first_console_byte)},
+          {"agent_up", milliseconds(m, m.agent_up)},
+          {"command_started", milliseconds(m, m.command_started)},
+          {"command_ended", milliseconds(m, m.command_ended)}};
+}
+
+Json exits_json(const std::vector<machine::ExitStatistics>& exits) {
+  Json out = Json::object();
+  for (const machine::ExitStatistics& one : exits)
+    out[one.kind] = {{"count", one.count}, {"sum_ns", one.sum_ns}, {"p50_ns", one.p50_ns}, {"p99_ns", one.p99_ns}};
+  return out;
+}
+
+bool is_mapping_line(std::string_view line) {  // "55d0c000-55d0d000 r--p ..."; the other lines are "Name:  value"
+  const std::string_view first = line.substr(0, line.find(' '));
+  return first.contains('-') && !first.ends_with(':');
+}
+
+}  // namespace
+
+u64 resident_bytes_beyond_guest(std::string_view smaps) {
+  u64 kibibytes = 0;
+  bool guest = false;
+  while (!smaps.empty()) {
+    const std::string_view line = smaps.substr(0, smaps.find('\n'));
+    smaps.remove_prefix(std::min(line.size() + 1, smaps.size()));
+    if (is_mapping_line(line)) guest = line.contains(kGuestRam);
+    if (guest || !line.starts_with("Rss:")) continue;
+    const std::size_t digit = line.find_first_of("0123456789");
+    u64 value = 0;
+    if (digit != std::string_view::npos) std::from_chars(line.data() + digit, line.data() + line.size(), value);
+    kibibytes += value;
+  }
+  return kibibytes * 1024;
+}
+
+void take_statistics(const machine::Microvm& machine, Report& report) {
+  report.exits = machine.exit_statistics();
+  report.engine_counters = machine.engine_counters();
+  report.kernel = machine.kernel_description();
+  std::ifstream in{"/proc/self/smaps"};
+  report.monitor_rss_bytes = resident_bytes_beyond_guest(std::string{std::istreambuf_iterator<char>{in}, {}});
+}
+
+std::string report_json(const Report& report, int indent) {
+  Json counters = Json::object();
+  for (const auto& [name, value] : report.engine_counters) counters[name] = value;
+  const Json out = {
+      {"name", report.name},
+      {"requested", {{"virt_backend", report.requested_backend}, {"engine", report.requested_engine}}},
+      {"resolved", {{"virt_backend", report.backend}, {"engine", report.engine}, {"reason", report.reason}}},
+      {"kernel", {{"path", report.kernel_path}, {"description", report.kernel}}},
+      {"cpu_model", report.cpu_model},
+      {"vcpus", report.vcpus},
+      {"memory_bytes", report.memory_bytes},
+      {"milestones_ms", milestones_json(report.milestones)},
+      {"exits", exits_json(report.exits)},
+      {"engine_counters", counters},
+      {"resets", report.resets},
+      {"monitor_rss_bytes", report.monitor_rss_bytes},
+      {"exit_status", report.exit_status},
+      {"error", report.error.empty() ? Json(nullptr) : Json(report.error)}};
+  return out.dump(indent, ' ', false, Json::error_handler_t::replace);
+}
+
+Result<void> write_report(const Report& report, const std::string& path) {
+  std::ofstream out{path, std::ios::trunc};
+  out << report_json(report, 2) << "\n";
+  out.close();
+  if (!out) return fail_errno("writing the report {}", path);
+  return {};
+}
+
+}  // namespace bulkhead::zone

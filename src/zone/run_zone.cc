@@ -1,0 +1,104 @@
+#include "zone/run_zone.h"
+
+#include <stdlib.h>
+#include <unistd.h>
+
+#include <optional>
+#include <thread>
+
+#include "base/assert.h"
+#include "zone/agent_loop.h"
+#include "zone/kernel/initramfs.h"
+#include "zone/kernel/kernel_store.h"
+#include "zone/machine_parts.h"
+#include "zone/session/terminal.h"
+
+namespace bulkhead::zone {
+namespace {
+
+constexpr std::size_t kShownLines = 20;
+constexpr std::string_view kPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+std::string command_line(const RootDisk& root, const std::string& append) {
+  // quiet: each console byte is an exit. panic=-1: a panic becomes a reset, which we see at once.
+  std::string line = fmt::format("console=ttyS0 earlyprintk=ttyS0 quiet panic=-1 bulkhead.root={} bulkhead.rootfs={}",
+                                 root.access == RootAccess::kWritable ? "writable" : "overlay", format_name(root.format));
+  if (!append.empty()) line += " " + append;
+  return line;
+}
+
+Result<std::string> start_request(const ZoneSpec& spec) {
+  StartRequest request{.terminal = spec.terminal, .hostname = spec.machine.name, .directory = spec.directory,
+                       .arguments = spec.command};
+  if (const auto size = our_terminal_size()) {
+    request.columns = size->columns;
+    request.rows = size->rows;
+  }
+  const char* const term = ::getenv("TERM");
+  request.environment = command_environment(spec.environment, spec.terminal ? (term != nullptr ? term : "linux") : nullptr);
+  std::string encoded = encode_start_request(request);
+  if (encoded.empty()) return fail("the command with its arguments and environment is too long for a zone");
+  return encoded;
+}
+
+// Kernel, root disk and initramfs of the spec, as parts of a machine.
+Result<MachineParts> prepare(const ZoneSpec& spec, Cache& cache, Workshop& workshop, Report& report) {
+  BH_ASSIGN(const KernelImage kernel, resolve_kernel(spec.machine.kernel, cache, workshop));
+  describe_machine(spec.machine, kernel.path, report);
+  BH_ASSIGN(const RootDisk root, prepare_rootfs(spec.rootfs, cache, workshop));
+  BH_ASSIGN(MachineParts parts, machine_parts(spec.machine, {{root.path, root.access == RootAccess::kOverlay}}));
+  parts.config.kernel_path = kernel.path;
+  parts.config.initrd_path = spec.machine.initrd;
+  if (spec.machine.initrd.empty()) {
+    BH_ASSIGN(parts.config.initrd_path, initramfs_for(kernel, root.format, root.access, cache, workshop));
+  }
+  parts.config.command_line = command_line(root, spec.machine.append);
+  return parts;
+}
+
+ZoneEnd run_machine(machine::Microvm& machine, AgentLoop& loop, ConsoleLog& console, Report& report) {
+  std::thread runner{[&] { loop.machine_finished(machine.run()); }};
+  AgentLoop::Result result = loop.run();
+  runner.join();
+  take_statistics(machine, report);
+  ZoneEnd end{result.exit_status, std::move(result.error), {}};
+  if (result.console_tells) end.console_lines = console.last_lines(kShownLines);
+  return end;
+}
+
+}  // namespace
+
+std::vector<std::string> command_environment(const std::vector<std::string>& extra, const char* term) {
+  std::vector<std::string> out = {"PATH=" + std::string{kPath}, "HOME=/root"};
+  if (term != nullptr) out.push_back(std::string{"TERM="} + term);
+  for (const std::string& variable : extra) {
+    const std::string_view name = std::string_view{variable}.substr(0, variable.find('=') + 1);
+    std::erase_if(out, [&](const std::string& other) { return other.starts_with(name); });
+    out.push_back(variable);
+  }
+  return out;
+}
+
+Result<ZoneEnd> run_zone(const ZoneSpec& spec, engine::Engine& engine, Cache& cache, Workshop& workshop, Report& report) {
+  set_zone_identity(spec.machine.name);
+  BH_ASSIGN(std::string request, start_request(spec));
+  BH_ASSIGN(MachineParts parts, prepare(spec, cache, workshop, report));
+  Wake wake;
+  ConsoleLog console{wake};
+  LoggedConsole uart{console}, hvc{console};
+  AgentPort port{wake};
+  parts.config.uart = &uart;
+  parts.config.console_ports = {{"", &hvc, true}, {agent::kPortName, &port, false}};
+  BH_ASSIGN(const auto machine, machine::Microvm::create(engine, std::move(parts.config)));
+  report.milestones.kernel_loaded = HostClock{}.now();
+  std::optional<RawTerminal> raw;
+  if (spec.terminal && ::isatty(STDIN_FILENO) == 1) {
+    BH_ASSIGN(RawTerminal entered, RawTerminal::enter(STDIN_FILENO));
+    raw.emplace(std::move(entered));
+  }
+  AgentLoop loop{{std::move(request), spec.command.front(), spec.terminal, spec.boot_timeout_s * Nanoseconds{1'000'000'000}},
+                 port, console, wake, workshop, report.milestones, [&] { machine->stop(); }};
+  return run_machine(*machine, loop, console, report);
+}
+
+}  // namespace bulkhead::zone

@@ -1,0 +1,46 @@
+// What is asked for: a zone that runs a command, or a bare kernel.
+#pragma once
+#include <string>
+#include <vector>
+
+#include "base/ints.h"
+#include "zone/image/rootfs.h"
+
+namespace bulkhead::zone {
+
+struct DiskSpec {
+  std::string path;
+  bool read_only = false;
+};
+
+// The parts that `run` and `boot` share.
+struct MachineSpec {
+  std::string name = "zone";  // of the zone; its host name under `run`
+  unsigned vcpus = 1;
+  u64 memory_bytes = 512_MiB;
+  std::string cpu_model = "host";
+  std::string kernel;  // `run`: a file, a stored kernel, or empty for the default; `boot`: a file or a stored kernel
+  std::string initrd;  // `run`: empty for our own
+  std::string append;  // added to our kernel command line; under `boot` it is the whole of it
+  std::vector<DiskSpec> disks;  // behind the root disk, if there is one
+  std::vector<std::pair<std::string, std::string>> engine_options;
+};
+
+struct ZoneSpec {
+  MachineSpec machine;
+  RootfsRequest rootfs;
+  std::vector<std::string> command;      // at least one
+  std::vector<std::string> environment;  // "NAME=value", on top of the default
+  std::string directory = "/";
+  bool terminal = false;
+  unsigned boot_timeout_s = 60;
+};
+
+struct BootSpec {
+  MachineSpec machine;
+  std::vector<std::string> modules;  // Multiboot modules
+  bool debugcon = false, debug_exit = false;
+  bool reboot = true;  // a reset starts over instead of ending
+};
+
+}  // namespace bulkhead::zone
