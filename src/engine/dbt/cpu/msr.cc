@@ -10,10 +10,11 @@ namespace {
 constexpr u64 kMtrrEnable = 1u << 11, kMtrrFixedEnable = 1u << 10;
 constexpr unsigned kVariableMtrrs = 8;
 
-// The host that runs us carries the mitigations; the guest's own would only cost time. RDCL_NO, SKIP_L1DFL_VMENTRY, SSB_NO, MDS_NO,
-// PSCHANGE_MC_NO, TAA_NO, SBDR_SSDP_NO, FBSDP_NO, PSDP_NO, PBRSB_NO, GDS_NO, RFDS_NO.
-constexpr u64 kArchCapabilities = 1u << 0 | 1u << 3 | 1u << 4 | 1u << 5 | 1u << 6 | 1u << 8 | 1u << 13 | 1u << 14 |
-                                  1u << 15 | 1u << 24 | 1u << 26 | 1u << 27;
+// The host that runs us carries the mitigations; the guest's own would only cost time. RDCL_NO, IBRS_ALL (else: retpolines),
+// SKIP_L1DFL_VMENTRY, SSB_NO, MDS_NO, PSCHANGE_MC_NO, TAA_NO, SBDR_SSDP_NO, FBSDP_NO, PSDP_NO, BHI_NO, PBRSB_NO, GDS_NO, RFDS_NO, ITS_NO.
+constexpr u64 kArchCapabilities = 1u << 0 | 1u << 1 | 1u << 3 | 1u << 4 | 1u << 5 | 1u << 6 | 1u << 8 | 1u << 13 | 1u << 14 |
+                                  1u << 15 | 1u << 20 | 1u << 24 | 1u << 26 | 1u << 27 | u64{1} << 62;
+constexpr u64 kHwcrTscFreqSel = 1u << 24;  // the TSC counts with the P0 frequency; read-only, and kernels complain without it
 
 // Registers of real processors that kernels read on the way and that have nothing behind them here: they read as `value` and
 // ignore writes.
@@ -115,7 +116,8 @@ void Cpu::power_on_msrs() {
   s.mtrr_def_type = s.spec_ctrl = s.xss = s.tsc_adjust = 0;
   mtrr_variable_ = {};
   mtrr_fixed_ = {};
-  debug_ctl_ = hwcr_ = syscfg_ = mcg_status_ = 0;
+  debug_ctl_ = syscfg_ = mcg_status_ = 0;
+  hwcr_ = kHwcrTscFreqSel;
 }
 
 // Registers that hold what was written to them.
