@@ -168,6 +168,7 @@ class Cpu {
   // ---- ports (cpu/io.cc): checks IOPL and the TSS bitmap, then the completion log or escape_exit(PortExit)
   u64 port_in(u16 port, unsigned size);
   void port_out(u16 port, unsigned size, u64 value);
+  void check_port_permission(u16 port, unsigned size);        // raises #GP; string I/O asks before it touches memory
   // I/O that this instruction has already had answered, in order; cleared when it completes.
   struct IoLog {
     static constexpr unsigned kCapacity = 64;
@@ -354,7 +355,6 @@ class Cpu {
   void set_flat_segment(Seg seg, u16 selector, unsigned dpl, bool code, bool wide);
 
   // cpu/io.cc
-  void check_port_permission(u16 port, unsigned size);
   bool next_answer(u64& value);
   void note_port_access(u16 port, unsigned size);
 

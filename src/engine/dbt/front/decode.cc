@@ -165,6 +165,27 @@ DecodeStatus status_of(ZyanStatus status, std::size_t available) {
   }
 }
 
+// SIB without base: Zydis 4.0 names R13D as the base when the address size is 32 bits.
+void forget_false_base(const ZydisDecodedInstruction& decoded, Insn& out) {
+  const auto& raw = decoded.raw;
+  if (!(decoded.attributes & ZYDIS_ATTRIB_HAS_SIB) || raw.modrm.mod != 0 || raw.sib.base != 5) return;
+  out.mem.base = kNoRegister;
+  out.mem.disp = raw.disp.value;
+}
+
+// F3 90 with REX.B is no PAUSE but XCHG R8, RAX with a prefix that means nothing; Zydis 4.0 does not see the difference.
+bool is_false_pause(const ZydisDecodedInstruction& decoded) {
+  return decoded.mnemonic == ZYDIS_MNEMONIC_PAUSE && (decoded.attributes & ZYDIS_ATTRIB_HAS_REX) && decoded.raw.rex.B;
+}
+DecodeStatus decode_false_pause(std::span<const u8> bytes, unsigned length, Insn& out) {
+  std::array<u8, 15> plain{};
+  std::copy_n(bytes.begin(), length, plain.begin());
+  std::replace(plain.begin(), plain.begin() + length, u8{0xf3}, u8{0x3e});
+  const DecodeStatus status = decode(CodeSize::k64, {plain.data(), length}, out);
+  std::copy_n(bytes.begin(), length, out.bytes.begin());
+  return status;
+}
+
 }  // namespace
 
 DecodeStatus decode(CodeSize mode, std::span<const u8> bytes, Insn& out) {
@@ -175,6 +196,8 @@ DecodeStatus decode(CodeSize mode, std::span<const u8> bytes, Insn& out) {
   ZydisDecodedInstruction decoded;
   const ZyanStatus status = ZydisDecoderDecodeInstruction(&decoder, &context, bytes.data(), bytes.size(), &decoded);
   if (!ZYAN_SUCCESS(status)) return status_of(status, bytes.size());
+
+  if (is_false_pause(decoded)) return decode_false_pause(bytes, decoded.length, out);
 
   ZydisDecodedOperand operands[ZYDIS_MAX_OPERAND_COUNT];
   const u8 visible = decoded.operand_count_visible;
@@ -192,6 +215,7 @@ DecodeStatus decode(CodeSize mode, std::span<const u8> bytes, Insn& out) {
   out.mem.segment = override_segment(decoded, 3);
   out.operand_count = std::min<u8>(visible, static_cast<u8>(out.operands.size()));
   for (unsigned i = 0; i < out.operand_count; ++i) fill_operand(operands[i], out.operands[i], out);
+  forget_false_base(decoded, out);
   fill_immediates(decoded, operands, out);
   fill_prefixes(decoded, out);
   if (decoded.attributes & ZYDIS_ATTRIB_HAS_MODRM) out.modrm_offset = decoded.raw.modrm.offset;

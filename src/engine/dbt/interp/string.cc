@@ -274,6 +274,7 @@ StepResult op_scas(Cpu& cpu, const Insn& insn) {
 StepResult op_ins(Cpu& cpu, const Insn& insn) {
   StringAccess a{cpu, insn};
   a.size = std::min(a.size, 4u);
+  cpu.check_port_permission(static_cast<u16>(cpu.s.gpr[kRdx]), a.size);
   const auto one = [&] {
     const u64 dest = a.dest(Access::kWrite);
     cpu.probe_write(dest, a.size);
@@ -287,6 +288,7 @@ StepResult op_ins(Cpu& cpu, const Insn& insn) {
 StepResult op_outs(Cpu& cpu, const Insn& insn) {
   StringAccess a{cpu, insn};
   a.size = std::min(a.size, 4u);
+  cpu.check_port_permission(static_cast<u16>(cpu.s.gpr[kRdx]), a.size);
   const auto one = [&] {
     const u64 value = cpu.load(a.source(), a.size);
     cpu.port_out(static_cast<u16>(cpu.s.gpr[kRdx]), a.size, value);

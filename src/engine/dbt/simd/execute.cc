@@ -32,6 +32,23 @@ bool is_simd_without_register(u16 mnemonic) {
     case ZYDIS_MNEMONIC_FEMMS:
     case ZYDIS_MNEMONIC_VZEROUPPER:
     case ZYDIS_MNEMONIC_VZEROALL:
+    // From memory to a general register, through the vector unit.
+    case ZYDIS_MNEMONIC_CVTSS2SI:
+    case ZYDIS_MNEMONIC_CVTTSS2SI:
+    case ZYDIS_MNEMONIC_CVTSD2SI:
+    case ZYDIS_MNEMONIC_CVTTSD2SI:
+    case ZYDIS_MNEMONIC_VCVTSS2SI:
+    case ZYDIS_MNEMONIC_VCVTTSS2SI:
+    case ZYDIS_MNEMONIC_VCVTSD2SI:
+    case ZYDIS_MNEMONIC_VCVTTSD2SI:
+    case ZYDIS_MNEMONIC_VCVTSS2USI:
+    case ZYDIS_MNEMONIC_VCVTTSS2USI:
+    case ZYDIS_MNEMONIC_VCVTSD2USI:
+    case ZYDIS_MNEMONIC_VCVTTSD2USI:
+    case ZYDIS_MNEMONIC_VCVTSH2SI:
+    case ZYDIS_MNEMONIC_VCVTTSH2SI:
+    case ZYDIS_MNEMONIC_VCVTSH2USI:
+    case ZYDIS_MNEMONIC_VCVTTSH2USI:
     case ZYDIS_MNEMONIC_LDMXCSR:
     case ZYDIS_MNEMONIC_STMXCSR:
     case ZYDIS_MNEMONIC_VLDMXCSR:
@@ -110,6 +127,26 @@ void keep_high_xmm(const Cpu& cpu, std::byte* image) {
   for (unsigned n = 8; n < 16; ++n) view.read_vector(n, image + 160 + 16 * n, 16);
 }
 
+// An earlier instruction's, which this one reports before it looks at its operand.
+bool x87_exception_pending(CpuState& s) {
+  const XsaveView view{s.xsave.data()};
+  if (!(view.xstate_bv() & kXX87)) return false;
+  u16 control, status;
+  std::memcpy(&control, s.xsave.data(), 2);
+  std::memcpy(&status, s.xsave.data() + 2, 2);
+  return (status & ~control & 0x3f) != 0;
+}
+
+// An x87 store that ends in an unmasked exception may leave memory alone.
+constexpr int kUnwritten = 0xa5;
+bool stored(const SimdPlan& plan, const std::byte* bounce) {
+  constexpr u8 kErrorSummary = 0x80;
+  if (plan.unit != SimdUnit::kX87 || !(static_cast<u8>(simd_scratch().state[2]) & kErrorSummary)) return true;
+  for (unsigned i = 0; i < plan.memory_size; ++i)
+    if (bounce[i] != std::byte{kUnwritten}) return true;
+  return false;
+}
+
 StepResult execute_native(const SimdCall& call) {
   Cpu& cpu = call.cpu;
   const SimdPlan& plan = call.plan;
@@ -118,15 +155,19 @@ StepResult execute_native(const SimdCall& call) {
     run_native(call, nullptr, false, frame);
     return finish_native(call, frame);
   }
+  if (plan.waits && x87_exception_pending(cpu.s)) cpu.raise(kMf);
+  check_alignment(call, unchecked_linear(call));
   const u64 linear = cpu.linear_of(call.insn, plan.memory_size, plan.memory_write ? Access::kWrite : Access::kRead);
   std::byte* bounce = simd_scratch().bounce.data() + (linear & 63);
   const bool narrow_fx = plan.unit == SimdUnit::kFxsave && plan.mode != CodeSize::k64;
   if (plan.memory_read) cpu.load_bytes(linear, bounce, plan.memory_size);
+  if (plan.memory_write) cpu.probe_write(linear, plan.memory_size);
+  if (!plan.memory_read && plan.unit == SimdUnit::kX87) std::memset(bounce, kUnwritten, plan.memory_size);
   if (plan.memory_read && narrow_fx) keep_high_xmm(cpu, bounce);
   run_native(call, bounce, plan.memory_write, frame);
   if (plan.memory_write) {
     const unsigned size = plan.unit != SimdUnit::kFxsave ? plan.memory_size : narrow_fx ? kFxsaveBytesNarrow : kFxsaveBytes;
-    cpu.store_bytes(linear, bounce, size);
+    if (stored(plan, bounce)) cpu.store_bytes(linear, bounce, size);
     commit_held(cpu.s);
   }
   return finish_native(call, frame);
@@ -146,7 +187,8 @@ SimdScratch& simd_scratch() {
   return scratch;
 }
 
-void run_native(const SimdCall& call, void* memory, bool hold, StubFrame& frame) {
+namespace {
+void start_frame(const SimdCall& call, void* memory, bool hold, StubFrame& frame) {
   Cpu& cpu = call.cpu;
   u64* const in[] = {&frame.rax, &frame.rcx, &frame.rdx};
   for (unsigned i = 0; i < 3; ++i)
@@ -156,7 +198,27 @@ void run_native(const SimdCall& call, void* memory, bool hold, StubFrame& frame)
   frame.state_in = cpu.s.xsave.data();
   frame.state_out = hold ? simd_scratch().state.data() : cpu.s.xsave.data();
   frame.components = usable_components(cpu);
-  run_stub(call.plan, call.slot, call.fresh, frame);
+}
+}  // namespace
+
+void check_alignment(const SimdCall& call, u64 linear) {
+  constexpr u32 kMisalignedMode = 1u << 17;  // MXCSR.MM [AMD64-1 "Misaligned Access Mode"]
+  const SimdPlan& plan = call.plan;
+  if (plan.alignment == 0 || (linear & (plan.alignment - 1u)) == 0) return;
+  if (XsaveView{call.cpu.s.xsave.data()}.mxcsr() & kMisalignedMode) return;
+  if (plan.alignment_checked == 0) {  // ask the host, with nothing committed
+    StubFrame frame;
+    start_frame(call, simd_scratch().bounce.data() + (linear & 63), true, frame);
+    run_stub(plan, call.slot, frame);
+    plan.alignment_checked = frame.fault == kGp ? 1 : 2;
+  }
+  if (plan.alignment_checked == 1) call.cpu.raise(kGp, 0);
+}
+
+void run_native(const SimdCall& call, void* memory, bool hold, StubFrame& frame) {
+  Cpu& cpu = call.cpu;
+  start_frame(call, memory, hold, frame);
+  run_stub(call.plan, call.slot, frame);
   if (frame.fault < 0) [[likely]] return;
   if (hold) commit_held(cpu.s);
   raise_native(cpu, frame.fault);
@@ -198,7 +260,7 @@ void check_simd_enabled(Cpu& cpu, const Insn& insn) { check_enabled(cpu, find_pl
 StepResult execute_simd(Cpu& cpu, const Insn& insn) {
   cpu.spill_fpu();
   const PlanSlot found = find_plan(insn);
-  const SimdCall call{cpu, insn, found.plan, found.slot, found.fresh};
+  const SimdCall call{cpu, insn, found.plan, found.slot};
   check_enabled(cpu, found.plan);
   switch (found.plan.handler) {
     case SimdHandler::kNative: return execute_native(call);

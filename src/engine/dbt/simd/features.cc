@@ -1,6 +1,7 @@
 #include "engine/dbt/simd/features.h"
 
 #include <Zydis/MetaInfo.h>
+#include <cpuid.h>
 
 #include <array>
 
@@ -118,6 +119,17 @@ u64 features_of_model(const CpuModel& model) {
   u64 features = all();
   for (const CpuidBit& entry : kCpuidBits)
     if (model.has(entry.leaf, entry.subleaf, entry.reg, entry.bit)) features |= feature_bit(entry.feature);
+  return features;
+}
+
+u64 features_of_host() {
+  u64 features = all();
+  for (const CpuidBit& entry : kCpuidBits) {
+    u32 a = 0, b = 0, c = 0, d = 0;
+    if (!__get_cpuid_count(entry.leaf, entry.subleaf, &a, &b, &c, &d)) continue;
+    const u32 value = entry.reg == 'a' ? a : entry.reg == 'b' ? b : entry.reg == 'c' ? c : d;
+    if ((value >> entry.bit) & 1) features |= feature_bit(entry.feature);
+  }
   return features;
 }
 

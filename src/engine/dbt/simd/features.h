@@ -18,5 +18,6 @@ constexpr u64 feature_bit(Feature feature) { return u64{1} << static_cast<u8>(fe
 // All that an instruction of this ZydisISASet needs.
 u64 features_of_isa(unsigned isa_set);
 u64 features_of_model(const CpuModel& model);
+u64 features_of_host();  // by CPUID
 
 }  // namespace bulkhead::engine::dbt

@@ -23,7 +23,6 @@ struct SimdCall {
   const Insn& insn;
   const SimdPlan& plan;
   unsigned slot;
-  bool fresh;
 };
 
 // Runs the stub on the guest's state; with `hold`, results go to scratch.state until commit_held(). Raises what the instruction raised.
@@ -33,6 +32,9 @@ void commit_held(CpuState& state);
 // General registers, flags, x87 pointers; then RIP.
 StepResult finish_native(const SimdCall& call, const StubFrame& frame);
 StepResult advance(const SimdCall& call);
+
+// Misalignment is found before the page tables are asked. Raises #GP where the instruction wants an aligned operand.
+void check_alignment(const SimdCall& call, u64 linear);
 
 // Linear address of the memory operand without any check.
 u64 unchecked_linear(const SimdCall& call);

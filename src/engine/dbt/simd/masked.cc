@@ -77,6 +77,7 @@ StepResult execute_masked(const SimdCall& call) {
   const u64 offset = cpu.effective_address(call.insn);
   const u64 elements = needed_elements(plan, mask_value(call));
   std::byte* bounce = simd_scratch().bounce.data() + (unchecked_linear(call) & 63);
+  check_alignment(call, unchecked_linear(call));
   StubFrame frame;
   if (plan.memory_write) {
     // All that can be refused is refused before the first byte is written.
@@ -114,6 +115,8 @@ StepResult execute_byte_mask(const SimdCall& call) {
   }
   u64 elements = 0;
   for (unsigned i = 0; i < size; ++i) elements |= u64{mask[i]} >> 7 << i;
+  // The change from x87 to MMX registers happens even if the store then faults.
+  if (mmx) commit_held(cpu.s);
   const u64 offset = cpu.s.gpr[kRdi] & address_mask(call.insn);
   for_each_run(elements, 1, [&](unsigned at, unsigned length) {
     cpu.probe_write(run_linear(call, offset, at, length, Access::kWrite), length);

@@ -3,6 +3,7 @@
 #include <Zydis/Zydis.h>
 
 #include <algorithm>
+#include <bit>
 #include <cstring>
 #include <memory>
 
@@ -26,8 +27,12 @@ bool decode_again(const Insn& insn, ZydisDecodedInstruction& raw, ZydisDecodedOp
   return ZYAN_SUCCESS(ZydisDecoderDecodeFull(&decoder, insn.bytes.data(), insn.length, &raw, operands));
 }
 
-bool no_fault_suppression(ZydisExceptionClass kind) {
-  switch (kind) {
+bool no_fault_suppression(const ZydisDecodedInstruction& raw) {
+  // Class E4NF as well [SDM-2], though Zydis 4.0 says otherwise.
+  if (raw.mnemonic == ZYDIS_MNEMONIC_VDBPSADBW || raw.mnemonic == ZYDIS_MNEMONIC_VGF2P8AFFINEQB ||
+      raw.mnemonic == ZYDIS_MNEMONIC_VGF2P8AFFINEINVQB)
+    return true;
+  switch (raw.meta.exception_class) {
     case ZYDIS_EXCEPTION_CLASS_E1NF:
     case ZYDIS_EXCEPTION_CLASS_E2NF:
     case ZYDIS_EXCEPTION_CLASS_E3NF:
@@ -62,8 +67,20 @@ SimdUnit unit_of(const ZydisDecodedInstruction& raw, const ZydisDecodedOperand* 
   if (raw.encoding == ZYDIS_INSTRUCTION_ENCODING_VEX || raw.encoding == ZYDIS_INSTRUCTION_ENCODING_XOP) return SimdUnit::kVex;
   if (raw.mnemonic == ZYDIS_MNEMONIC_FWAIT) return SimdUnit::kWait;
   if (raw.opcode_map == ZYDIS_OPCODE_MAP_DEFAULT) return SimdUnit::kX87;
-  if (uses(ZYDIS_REGCLASS_XMM) || raw.meta.isa_set == ZYDIS_ISA_SET_SSEMXCSR) return SimdUnit::kSse;
-  return SimdUnit::kMmx;
+  const bool mmx = uses(ZYDIS_REGCLASS_MMX) || raw.mnemonic == ZYDIS_MNEMONIC_EMMS || raw.mnemonic == ZYDIS_MNEMONIC_FEMMS;
+  return mmx && !uses(ZYDIS_REGCLASS_XMM) ? SimdUnit::kMmx : SimdUnit::kSse;
+}
+
+bool waits_for_x87(const ZydisDecodedInstruction& raw, SimdUnit unit) {
+  switch (raw.mnemonic) {
+    case ZYDIS_MNEMONIC_FNINIT:
+    case ZYDIS_MNEMONIC_FNCLEX:
+    case ZYDIS_MNEMONIC_FNSTSW:
+    case ZYDIS_MNEMONIC_FNSTCW:
+    case ZYDIS_MNEMONIC_FNSTENV:
+    case ZYDIS_MNEMONIC_FNSAVE: return false;
+    default: return unit == SimdUnit::kX87 || unit == SimdUnit::kWait || unit == SimdUnit::kMmx;
+  }
 }
 
 void plan_registers(const ZydisDecodedInstruction& raw, const ZydisDecodedOperand* operands, SimdPlan& plan) {
@@ -108,7 +125,7 @@ void plan_memory(const ZydisDecodedInstruction& raw, const ZydisDecodedOperand* 
     const bool opmask = raw.encoding == ZYDIS_INSTRUCTION_ENCODING_EVEX && raw.avx.mask.reg > ZYDIS_REGISTER_K0;
     if (opmask) plan.mask_register = vector_number(raw.avx.mask.reg);
     if (memory.mem.type == ZYDIS_MEMOP_TYPE_VSIB) return;  // plan_vsib
-    if (opmask && !no_fault_suppression(raw.meta.exception_class)) plan_masked(raw, operands, memory, plan);
+    if (opmask && !no_fault_suppression(raw)) plan_masked(raw, operands, memory, plan);
     return;
   }
 }
@@ -183,10 +200,13 @@ void make_plan(const Insn& insn, SimdPlan& plan) {
   plan.features = features_of_isa(raw.meta.isa_set);
   plan.writes_flags = (insn.flags_written & kArithmeticFlags) != 0;
   plan.x87_pointers = plan.unit == SimdUnit::kX87;
+  plan.waits = waits_for_x87(raw, plan.unit);
   plan_registers(raw, operands, plan);
   plan_memory(raw, operands, plan);
   plan_vsib(raw, operands, plan);
   plan_special(raw, operands, plan);
+  plan.alignment = plan.unit == SimdUnit::kFxsave ? 16 : plan.memory_size >= 16 && plan.memory_size <= 64 ? plan.memory_size & 0xff : 0;
+  if (!std::has_single_bit(plan.alignment)) plan.alignment = 0;
   plan.host_length = rewrite_for_host(insn, raw, operands, plan.host_bytes);
 }
 
@@ -201,9 +221,14 @@ PlanSlot find_plan(const Insn& insn) {
   const u64 hash = (low * 0x9e3779b97f4a7c15 + high * 0xc2b2ae3d27d4eb4f + static_cast<u64>(insn.mode)) >> 32;
   const unsigned slot = static_cast<unsigned>(hash % kPlanSlots);
   SimdPlan& plan = (*cache)[slot];
-  const bool fresh = plan.length != insn.length || plan.mode != insn.mode || std::memcmp(plan.bytes.data(), insn.bytes.data(), insn.length) != 0;
-  if (fresh) make_plan(insn, plan);
-  return {plan, slot, fresh};
+  const bool fresh = plan.length != insn.length || plan.mode != insn.mode ||
+                     std::memcmp(plan.bytes.data(), insn.bytes.data(), insn.length) != 0;
+  if (fresh) {
+    static thread_local u64 serial = 0;
+    make_plan(insn, plan);
+    plan.serial = ++serial;
+  }
+  return {plan, slot};
 }
 
 }  // namespace bulkhead::engine::dbt

@@ -32,6 +32,7 @@ struct SimdPlan {
   std::array<u8, 15> bytes{};
   u8 length = 0;
   CodeSize mode = CodeSize::k64;
+  u64 serial = 0;             // differs for every plan that this thread made
 
   SimdUnit unit = SimdUnit::kX87;
   SimdHandler handler = SimdHandler::kNative;
@@ -42,6 +43,9 @@ struct SimdPlan {
   // Memory operand, if memory_size is not 0.
   u16 memory_size = 0;        // bytes
   bool memory_read = false, memory_write = false;
+
+  u8 alignment = 0;           // what a misaligned operand is tried against; 0: none
+  mutable u8 alignment_checked = 0;  // 0: not known yet, 1: misaligned is #GP, 2: allowed
 
   // Masked and gathering forms.
   MaskShape shape = MaskShape::kPerElement;
@@ -59,6 +63,7 @@ struct SimdPlan {
   std::array<u8, 3> gpr_out{kNoSlot, kNoSlot, kNoSlot};
   bool writes_flags = false;
   bool x87_pointers = false;  // may set FIP/FDP
+  bool waits = false;         // reports pending x87 exceptions first
 
   std::array<u8, 15> host_bytes{};
   u8 host_length = 0;
@@ -72,7 +77,6 @@ inline constexpr unsigned kPlanSlots = 2048;
 struct PlanSlot {
   const SimdPlan& plan;
   unsigned slot;
-  bool fresh;  // made just now: a stub in this slot is of another instruction
 };
 PlanSlot find_plan(const Insn& insn);
 

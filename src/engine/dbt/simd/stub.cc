@@ -40,10 +40,10 @@ class StubArena {
     munmap(code_, kArenaSize);
   }
 
-  void run(const SimdPlan& plan, unsigned slot, bool fresh, StubFrame& frame) {
+  void run(const SimdPlan& plan, unsigned slot, StubFrame& frame) {
     u8* stub = code_ + kCommonSize + slot * kStubSize;
-    if (fresh || !written_[slot]) write_stub(plan, stub);
-    written_[slot] = true;
+    if (written_[slot] != plan.serial) write_stub(plan, stub);
+    written_[slot] = plan.serial;
     frame.insn_address = reinterpret_cast<u64>(stub);
     enter_(&frame, stub);
   }
@@ -70,6 +70,7 @@ class StubArena {
     c.mov(c.rcx, field(offsetof(StubFrame, state_in)));
     c.db(0x29ae0f48, 4);  // xrstor64 [rcx]
     c.mov(c.rsi, field(offsetof(StubFrame, memory)));
+    c.mov(c.rdi, c.rsi);  // the implied operand of MASKMOVDQU
     c.push(c.qword[c.rbx + offsetof(StubFrame, flags)]);
     c.popfq();
     c.mov(c.rax, field(offsetof(StubFrame, rax)));
@@ -114,14 +115,14 @@ class StubArena {
   u8* leave_ = nullptr;
   Enter enter_ = nullptr;
   std::vector<std::byte> defaults_;
-  std::vector<bool> written_;
+  std::vector<u64> written_;  // serial of the plan whose stub is there
 };
 
 }  // namespace
 
-void run_stub(const SimdPlan& plan, unsigned slot, bool fresh, StubFrame& frame) {
+void run_stub(const SimdPlan& plan, unsigned slot, StubFrame& frame) {
   static thread_local StubArena arena;
-  arena.run(plan, slot, fresh, frame);
+  arena.run(plan, slot, frame);
 }
 
 }  // namespace bulkhead::engine::dbt

@@ -10,7 +10,7 @@ namespace bulkhead::engine::dbt {
 struct StubFrame {
   u64 rax = 0, rcx = 0, rdx = 0;     // in and out
   u64 flags = 2;                     // arithmetic flags, in and out
-  void* memory = nullptr;            // what [rsi] is
+  void* memory = nullptr;            // what [rsi] and [rdi] are
   std::byte* state_in = nullptr;     // XSAVE images
   std::byte* state_out = nullptr;
   u64 components = 0;                // XSAVE mask
@@ -18,8 +18,8 @@ struct StubFrame {
   u64 insn_address = 0;              // out: where it ran, as x87 recorded it
 };
 
-// Per thread. `slot` from find_plan(); `fresh`: write the stub anew. Sets the thread's fault stack up. On a fault the state is stored
+// Per thread. `slot` from find_plan(). Sets the thread's fault stack up. On a fault the state is stored
 // as the instruction left it. The host's own MXCSR and x87 state are defaults afterwards.
-void run_stub(const SimdPlan& plan, unsigned slot, bool fresh, StubFrame& frame);
+void run_stub(const SimdPlan& plan, unsigned slot, StubFrame& frame);
 
 }  // namespace bulkhead::engine::dbt
