@@ -167,6 +167,8 @@ void Builder::features() {
 void Builder::speculation() {
   if (!amd_) {
     at(7).edx |= 1u << 26 | 1u << 29;  // IBRS/IBPB, ARCH_CAPABILITIES
+    at(7, 2).edx |= 1u << 4;           // BHI_CTRL: else Linux clears the branch history by a loop in every system call
+    at(7).eax = 2;
     return;
   }
   at(0x80000008).ebx |= 1u << 12 | 1u << 26 | 1u << 29;       // IBPB, SSB_NO, BTC_NO

@@ -251,7 +251,7 @@ bool Cpu::check_msr_write(u32 number, u64 value) {
     case kMsrLstar: case kMsrCstar: case kMsrFsBase: case kMsrGsBase: case kMsrKernelGsBase: case kMsrSysenterEsp:
     case kMsrSysenterEip: require(canonical(value)); return false;
     case kMsrPat: require(valid_pat(value)); return false;
-    case kMsrSpecCtrl: require(!features.spec_ctrl || (value & ~u64{7}) == 0); return false;
+    case kMsrSpecCtrl: require(!features.spec_ctrl || (value & ~u64{0x407}) == 0); return false;  // IBRS STIBP SSBD, BHI_DIS_S
     case kMsrPredCmd:
       if (!features.pred_cmd) return false;
       require((value & ~u64{0x81}) == 0);
