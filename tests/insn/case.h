@@ -60,7 +60,7 @@ struct Case {
   std::array<Patch, kMaxPatches> patches{};
   u8 patch_count = 0;
   Patch ignored;                       // address and size: memory that is not compared (x87 pointers)
-  bool any_address_in_page = false;    // a page fault may name any byte of the page: microcode touches big operands in any order
+  bool any_page_fault = false;         // its address and error code don't count: big and masked operands are touched in any order
   u64 undefined_flags = 0;             // at the end
   u64 undefined_anywhere = 0;          // after any of the instructions
   u64 end() const { return start + length; }

@@ -179,7 +179,7 @@ class Builder {
     const bool environment = c.insn.mnemonic == ZYDIS_MNEMONIC_FLDENV || c.insn.mnemonic == ZYDIS_MNEMONIC_FNSTENV;
     if (is_vector(mem.index)) {
       size = 64;
-      if (!arrange_vsib(mem)) return false;
+      if (!arrange_vsib(mem, c.insn.opcode & 1)) return false;
     }
     const bool hidden = operand.visibility == ZYDIS_OPERAND_VISIBILITY_HIDDEN || operand.visibility == ZYDIS_OPERAND_VISIBILITY_IMPLICIT;
     const unsigned alignment = size >= 512 ? 64 : size >= 64 ? 64 : size >= 32 ? 32 : size >= 16 ? 16 : size >= 8 ? 8 : 4;
@@ -188,15 +188,16 @@ class Builder {
     if (is_mask_move(c.insn.mnemonic)) address = kDataBase + random_.below(0x1800);
     const u64 segment = mem.segment == ZYDIS_REGISTER_GS ? kGsBase : 0;
     if (!solve(c, operand, address, segment)) return false;
-    if (hidden && !(operand.actions & ZYDIS_OPERAND_ACTION_MASK_READ)) return true;
     if (size > 64 || environment) {
+      if (out_.insn_count > 0 && gpr_number(mem.base) == kRsp) return false;  // a push moves it
       st_.last = true;  // what it stores of the x87 pointers must not get anywhere
-      out_.any_address_in_page = true;
+      out_.any_page_fault = true;
       ignore_pointers(c, address);
     }
-    if (c.insn.avx.mask.reg > ZYDIS_REGISTER_K0) out_.any_address_in_page = true;  // the operand's or the element's
-    const bool inside = address >= kDataBase && address + 8 <= kDataBase + kWritableSize;
+    if (c.insn.avx.mask.reg > ZYDIS_REGISTER_K0) out_.any_page_fault = true;  // the operand's or the element's
+    const bool inside = address >= kDataBase && address + 16 <= kDataBase + kWritableSize;
     if ((st_.to_end || is_mask_move(c.insn.mnemonic)) && !inside) return false;
+    if (hidden && !(operand.actions & ZYDIS_OPERAND_ACTION_MASK_READ)) return true;
     patch(c, address, size);
     return true;
   }
@@ -254,11 +255,10 @@ class Builder {
     return true;
   }
 
-  bool arrange_vsib(const ZydisDecodedOperandMem& mem) {
+  bool arrange_vsib(const ZydisDecodedOperandMem& mem, bool wide) {
     const unsigned n = static_cast<unsigned>(ZydisRegisterGetId(mem.index));
     if ((st_.vectors_written | st_.vectors_pinned) & (u64{1} << n)) return false;
     st_.vectors_pinned |= u64{1} << n;
-    const bool wide = random_.chance(50);
     for (u64& lane : out_.before.zmm[n]) {
       const u64 low = static_cast<u64>(static_cast<i64>(random_.below(300)) - 150);
       const u64 high = static_cast<u64>(static_cast<i64>(random_.below(300)) - 150);
@@ -317,7 +317,8 @@ class Builder {
     // Stack and string instructions only move their pointers a little.
     const bool implied = operand.visibility == ZYDIS_OPERAND_VISIBILITY_HIDDEN;
     const bool rep = c.insn.attributes & (ZYDIS_ATTRIB_HAS_REP | ZYDIS_ATTRIB_HAS_REPE | ZYDIS_ATTRIB_HAS_REPNE);
-    const bool moves = implied && (reg == kRsp || reg == kRsi || reg == kRdi) && c.insn.mnemonic != ZYDIS_MNEMONIC_ENTER && !rep;
+    const bool moves = implied && (reg == kRsp || reg == kRsi || reg == kRdi) && c.insn.mnemonic != ZYDIS_MNEMONIC_ENTER &&
+                       c.insn.mnemonic != ZYDIS_MNEMONIC_LEAVE && !rep;
     if (!moves) st_.written |= 1u << reg;
   }
 

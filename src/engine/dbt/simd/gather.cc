@@ -32,13 +32,12 @@ void clear_mask(const SimdCall& call, u64 done, bool all) {
     view.set_mask_register(plan.mask_register, all ? 0 : view.mask_register(plan.mask_register) & ~done);
     return;
   }
-  std::array<std::byte, 32> value{};
-  if (!all) {
-    view.read_vector(plan.mask_register, value.data(), 32);
-    for (unsigned i = 0; i < plan.element_count; ++i)
-      if (bit(done, i)) std::memset(value.data() + i * plan.element_size, 0, plan.element_size);
-  }
-  view.write_vector(plan.mask_register, value.data(), 32);
+  std::array<std::byte, 64> value{};
+  if (all) return view.write_vector(plan.mask_register, value.data(), 16);
+  view.read_vector(plan.mask_register, value.data(), 64);
+  for (unsigned i = 0; i < plan.element_count; ++i)
+    if (bit(done, i)) std::memset(value.data() + i * plan.element_size, 0, plan.element_size);
+  view.write_vector(plan.mask_register, value.data(), 64);
 }
 
 [[noreturn]] void escape_again(Cpu& cpu) { longjmp(cpu.escape, 1); }
@@ -73,7 +72,7 @@ StepResult execute_gather(const SimdCall& call) {
     }
   }
   if (cpu.escape_kind == Escape::kFault) {
-    if (scratch.done) write_data(call, plan.vector_size);
+    if (scratch.done) write_data(call, 64);
     clear_mask(call, scratch.done, false);
     escape_again(cpu);
   }

@@ -80,6 +80,7 @@ StepResult execute_masked(const SimdCall& call) {
   check_alignment(call, unchecked_linear(call));
   StubFrame frame;
   if (plan.memory_write) {
+    if (plan.probes_all) cpu.probe_write(cpu.linear_of(call.insn, plan.memory_size, Access::kWrite), plan.memory_size);
     // All that can be refused is refused before the first byte is written.
     for_each_run(elements, plan.element_size, [&](unsigned at, unsigned length) {
       cpu.probe_write(run_linear(call, offset, at, length, Access::kWrite), length);

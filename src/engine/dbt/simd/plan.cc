@@ -30,7 +30,7 @@ bool decode_again(const Insn& insn, ZydisDecodedInstruction& raw, ZydisDecodedOp
 bool no_fault_suppression(const ZydisDecodedInstruction& raw) {
   // Class E4NF as well [SDM-2], though Zydis 4.0 says otherwise.
   if (raw.mnemonic == ZYDIS_MNEMONIC_VDBPSADBW || raw.mnemonic == ZYDIS_MNEMONIC_VGF2P8AFFINEQB ||
-      raw.mnemonic == ZYDIS_MNEMONIC_VGF2P8AFFINEINVQB)
+      raw.mnemonic == ZYDIS_MNEMONIC_VGF2P8AFFINEINVQB || raw.mnemonic == ZYDIS_MNEMONIC_VCVTNE2PS2BF16)
     return true;
   switch (raw.meta.exception_class) {
     case ZYDIS_EXCEPTION_CLASS_E1NF:
@@ -125,7 +125,9 @@ void plan_memory(const ZydisDecodedInstruction& raw, const ZydisDecodedOperand* 
     const bool opmask = raw.encoding == ZYDIS_INSTRUCTION_ENCODING_EVEX && raw.avx.mask.reg > ZYDIS_REGISTER_K0;
     if (opmask) plan.mask_register = vector_number(raw.avx.mask.reg);
     if (memory.mem.type == ZYDIS_MEMOP_TYPE_VSIB) return;  // plan_vsib
-    if (opmask && !no_fault_suppression(raw)) plan_masked(raw, operands, memory, plan);
+    const bool all_faults = no_fault_suppression(raw);
+    if (opmask && (plan.memory_write || !all_faults)) plan_masked(raw, operands, memory, plan);
+    plan.probes_all = opmask && all_faults;
     return;
   }
 }

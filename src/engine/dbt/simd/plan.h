@@ -49,6 +49,7 @@ struct SimdPlan {
 
   // Masked and gathering forms.
   MaskShape shape = MaskShape::kPerElement;
+  bool probes_all = false;    // a masked store that nevertheless faults for disabled elements
   u8 element_size = 0;        // bytes of an element in memory
   u8 element_count = 0;       // in memory
   u8 mask_bits = 0;           // how many mask bits count

@@ -195,8 +195,8 @@ StepResult execute_xsave_family(const SimdCall& call) {
   if (supervisor && cpu.s.cpl != 0) cpu.raise(kGp, 0);
   const u64 components = (cpu.s.xcr0 | (supervisor ? cpu.s.xss : 0)) & host_xstate().xcr0;
   const u64 requested = components & ((cpu.s.gpr[kRax] & 0xffffffff) | cpu.s.gpr[kRdx] << 32);
+  if (unchecked_linear(call) & 63) cpu.raise(kGp, 0);
   const u64 linear = cpu.linear_of(call.insn, kExtendedStart, restores ? Access::kRead : Access::kWrite);
-  if (linear & 63) cpu.raise(kGp, 0);
   return restores ? restore(call, kind, requested, linear) : save(call, kind, requested, linear);
 }
 
