@@ -12,9 +12,15 @@ namespace {
 
 constexpr int kPortTimeoutMs = 10'000;
 
-void sleep_a_millisecond() {
+void sleep_a_millisecond() {  // often several: the guest's clock may tick slowly, so sleeps are not counted as time
   const timespec pause{0, 1'000'000};
   nanosleep(&pause, nullptr);
+}
+
+long now_ms() {
+  timespec now{};
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return now.tv_sec * 1000 + now.tv_nsec / 1'000'000;
 }
 
 // The port's name arrives in a control message after the port itself, so an unnamed port is not yet the wrong one.
@@ -47,17 +53,16 @@ int find_port(const char* name) {
 }  // namespace
 
 int open_port(const char* name) {
-  for (int waited = 0; waited < kPortTimeoutMs; ++waited) {
-    const int port = find_port(name);
-    if (port >= 0) return port;
-    sleep_a_millisecond();
-  }
-  return -1;
+  const long deadline = now_ms() + kPortTimeoutMs;
+  int port;
+  while ((port = find_port(name)) < 0 && now_ms() < deadline) sleep_a_millisecond();
+  return port;
 }
 
 bool wait_for_path(const char* path, int milliseconds) {
-  for (int waited = 0; access(path, F_OK) != 0; ++waited) {
-    if (waited >= milliseconds) return false;
+  const long deadline = now_ms() + milliseconds;
+  while (access(path, F_OK) != 0) {
+    if (now_ms() >= deadline) return false;
     sleep_a_millisecond();
   }
   return true;

@@ -21,7 +21,7 @@ constexpr std::string_view kPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/us
 
 std::string command_line(const RootDisk& root, const std::string& append) {
   // quiet: each console byte is an exit. panic=-1: a panic becomes a reset, which we see at once.
-  std::string line = fmt::format("console=ttyS0 earlyprintk=ttyS0 quiet panic=-1 bulkhead.root={} bulkhead.rootfs={}",
+  std::string line = fmt::format("console=ttyS0 quiet panic=-1 bulkhead.root={} bulkhead.rootfs={}",
                                  root.access == RootAccess::kWritable ? "writable" : "overlay", format_name(root.format));
   if (!append.empty()) line += " " + append;
   return line;
