@@ -23,8 +23,8 @@ constexpr unsigned kStuckSeconds = 20;
 
 // Written by the child, read by the parent after its death.
 struct Shared {
-  CampaignResult counts() const { return {done, instructions, faults, mismatches, 0, {}}; }
-  u64 done, instructions, faults, mismatches;
+  CampaignResult counts() const { return {done, instructions, faults, mismatches, dead_flags, 0, {}}; }
+  u64 done, instructions, faults, mismatches, dead_flags;
   u64 current;                       // index of the case that is running
   unsigned report_count;
   std::array<std::array<char, 16384>, 64> reports;
@@ -64,7 +64,12 @@ class Worker {
     native_->run(test, expected_);
     for (const auto& runner : runners_) {
       runner->run(test, actual_);
-      if (same(test, expected_, native_->memory(), actual_, runner->memory())) continue;
+      const Verdict verdict = compare(test, expected_, native_->memory(), actual_, runner->memory());
+      if (verdict == Verdict::kSame) continue;
+      if (verdict == Verdict::kDeadFlags && !runner->exact_flags_at_exceptions()) {
+        ++shared_.dead_flags;
+        continue;
+      }
       ++shared_.mismatches;
       note(report(test, runner->name(), expected_, native_->memory(), actual_, runner->memory()));
     }
@@ -111,6 +116,7 @@ u64 run_in_child(const CampaignOptions& options, u64 first, u64 count, CampaignR
   result.instructions += part.instructions;
   result.faults += part.faults;
   result.mismatches += part.mismatches;
+  result.dead_flags += part.dead_flags;
   for (unsigned i = 0; i < shared.report_count && result.reports.size() < options.max_reports; ++i)
     result.reports.emplace_back(shared.reports[i].data());
   u64 behind = count;

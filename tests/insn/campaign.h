@@ -23,6 +23,7 @@ struct CampaignResult {
   u64 instructions = 0;
   u64 faults = 0;                // cases that end in an exception on the host
   u64 mismatches = 0;            // (case, runner) pairs
+  u64 dead_flags = 0;            // runs of a runner that may lose dead flags at an exception, and did
   u64 crashes = 0;               // cases that killed the process
   std::vector<std::string> reports;
 };

@@ -77,6 +77,8 @@ class CaseRunner {
  public:
   virtual ~CaseRunner() = default;
   virtual std::string_view name() const = 0;
+  // False for a runner that may lose arithmetic flags which nothing reads any more before an exception shows them.
+  virtual bool exact_flags_at_exceptions() const { return true; }
   // Puts the code of these cases where they say. They do not overlap.
   virtual void load(std::span<const Case> batch) = 0;
   // Runs one of them on fresh memory.

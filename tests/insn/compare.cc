@@ -9,6 +9,8 @@ namespace {
 constexpr const char* kNames[16] = {"rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi",
                                     "r8",  "r9",  "r10", "r11", "r12", "r13", "r14", "r15"};
 
+constexpr u64 kDirectionFlag = 0x400;
+
 u64 compared_flags(const Case& test, const Outcome& expected) {
   return kComparedFlags & ~(expected.vector == kNoFault ? test.undefined_flags : test.undefined_anywhere);
 }
@@ -61,20 +63,30 @@ void compare_memory(Differences& out, std::span<const u8> expected, std::span<co
   }
 }
 
+bool same_exception(const Case& test, const Outcome& expected, const Outcome& actual) {
+  if (expected.vector != actual.vector) return false;
+  if (expected.error == actual.error && expected.address == actual.address) return true;
+  return test.any_page_fault && expected.vector == 14;
+}
+
+bool same_memory(const Case& test, std::span<const u8> expected, std::span<const u8> actual) {
+  if (test.ignored.size == 0) return std::memcmp(expected.data(), actual.data(), expected.size()) == 0;
+  for (size_t i = 0; i < expected.size(); ++i)
+    if (expected[i] != actual[i] && kDataBase + i - test.ignored.address >= test.ignored.size) return false;
+  return true;
+}
+
 }  // namespace
 
-bool same(const Case& test, const Outcome& expected, std::span<const u8> expected_memory, const Outcome& actual,
-          std::span<const u8> actual_memory) {
+Verdict compare(const Case& test, const Outcome& expected, std::span<const u8> expected_memory, const Outcome& actual,
+                std::span<const u8> actual_memory) {
   const Registers &a = expected.registers, &b = actual.registers;
-  if (expected.vector != actual.vector) return false;
-  const bool same_fault = expected.error == actual.error && expected.address == actual.address;
-  if (!same_fault && !(test.any_page_fault && expected.vector == 14)) return false;
-  if (a.gpr != b.gpr || a.rip != b.rip || ((a.flags ^ b.flags) & compared_flags(test, expected))) return false;
-  if (std::memcmp(&a.mxcsr, &b.mxcsr, sizeof(Registers) - offsetof(Registers, mxcsr)) != 0) return false;
-  if (test.ignored.size == 0) return std::memcmp(expected_memory.data(), actual_memory.data(), expected_memory.size()) == 0;
-  for (size_t i = 0; i < expected_memory.size(); ++i)
-    if (expected_memory[i] != actual_memory[i] && kDataBase + i - test.ignored.address >= test.ignored.size) return false;
-  return true;
+  if (!same_exception(test, expected, actual) || a.gpr != b.gpr || a.rip != b.rip) return Verdict::kDifferent;
+  if (std::memcmp(&a.mxcsr, &b.mxcsr, sizeof(Registers) - offsetof(Registers, mxcsr)) != 0) return Verdict::kDifferent;
+  if (!same_memory(test, expected_memory, actual_memory)) return Verdict::kDifferent;
+  const u64 flags = (a.flags ^ b.flags) & compared_flags(test, expected);
+  if (flags == 0) return Verdict::kSame;
+  return expected.vector != kNoFault && !(flags & kDirectionFlag) ? Verdict::kDeadFlags : Verdict::kDifferent;
 }
 
 std::string disassemble(const Case& test) {

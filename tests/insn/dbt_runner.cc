@@ -40,8 +40,8 @@ VcpuArena make_arena() {
 
 class DbtRunner final : public CaseRunner {
  public:
-  DbtRunner(std::string name, const MakeRun& make)
-      : name_{std::move(name)}, memory_{make_memory()}, shared_{host_config(), memory_}, arena_{make_arena()} {
+  DbtRunner(std::string name, bool exact_flags, const MakeRun& make)
+      : name_{std::move(name)}, exact_flags_{exact_flags}, memory_{make_memory()}, shared_{host_config(), memory_}, arena_{make_arena()} {
     shared_.cpus.push_back(std::make_unique<Cpu>(shared_, 0, &arena_.state()));
     cpu_ = shared_.cpus[0].get();
     cpu_->lapic = std::make_unique<Lapic>(shared_, 0, cpu_->s);
@@ -52,6 +52,7 @@ class DbtRunner final : public CaseRunner {
   }
 
   std::string_view name() const override { return name_; }
+  bool exact_flags_at_exceptions() const override { return exact_flags_; }
 
   void load(std::span<const Case> batch) override {
     u8* code = at(kCodeGpa);
@@ -168,6 +169,7 @@ class DbtRunner final : public CaseRunner {
   }
 
   std::string name_;
+  bool exact_flags_;
   GuestMemory memory_;
   SharedState shared_;
   VcpuArena arena_;
@@ -181,12 +183,12 @@ bool is_final(StepResult result) {
 
 }  // namespace
 
-std::unique_ptr<CaseRunner> make_dbt_runner(std::string name, const MakeRun& make) {
-  return std::make_unique<DbtRunner>(std::move(name), make);
+std::unique_ptr<CaseRunner> make_dbt_runner(std::string name, bool exact_flags_at_exceptions, const MakeRun& make) {
+  return std::make_unique<DbtRunner>(std::move(name), exact_flags_at_exceptions, make);
 }
 
 std::unique_ptr<CaseRunner> make_interpreter_runner() {
-  return make_dbt_runner("interpreter", [](Cpu&) -> RunUntilHalt {
+  return make_dbt_runner("interpreter", true, [](Cpu&) -> RunUntilHalt {
     return [](Cpu& cpu) {
       StepResult result = StepResult::kNext;
       // A REP string instruction may take a step for every iteration, and runs into the end of the sandbox at last.
@@ -197,7 +199,8 @@ std::unique_ptr<CaseRunner> make_interpreter_runner() {
 }
 
 std::unique_ptr<CaseRunner> make_translator_runner() {
-  return make_dbt_runner("translator", [](Cpu& the_cpu) -> RunUntilHalt {
+  // It saves flags around memory operands only where they are live.
+  return make_dbt_runner("translator", false, [](Cpu& the_cpu) -> RunUntilHalt {
     auto translator = make_translator(the_cpu, 64_MiB);
     BH_ASSERT(translator.has_value());
     return [runner = std::shared_ptr<BlockRunner>{std::move(*translator)}](Cpu& cpu) {

@@ -14,7 +14,7 @@ using RunUntilHalt = std::function<engine::dbt::StepResult(engine::dbt::Cpu&)>;
 // Called once with the vCPU; what runs it.
 using MakeRun = std::function<RunUntilHalt(engine::dbt::Cpu&)>;
 
-std::unique_ptr<CaseRunner> make_dbt_runner(std::string name, const MakeRun& make);
+std::unique_ptr<CaseRunner> make_dbt_runner(std::string name, bool exact_flags_at_exceptions, const MakeRun& make);
 std::unique_ptr<CaseRunner> make_interpreter_runner();
 std::unique_ptr<CaseRunner> make_translator_runner();
 

@@ -32,7 +32,9 @@ int main(int argc, char** argv) {
     if (terminal) fmt::print(stderr, "\r{} cases, {:.0f}/s ", now.cases, static_cast<double>(now.cases) / seconds());
   });
   if (terminal) fmt::print(stderr, "\n");
-  fmt::print("insn_fuzz_run: seed {} runner {}: {} cases, {} instructions, {} exceptions, {} mismatches, {} crashes, {:.1f} s\n",
-             options.seed, runner, result.cases, result.instructions, result.faults, result.mismatches, result.crashes, seconds());
+  fmt::print("insn_fuzz_run: seed {} runner {}: {} cases, {} instructions, {} exceptions, {} mismatches, {} crashes, {} with dead "
+             "flags lost at an exception, {:.1f} s\n",
+             options.seed, runner, result.cases, result.instructions, result.faults, result.mismatches, result.crashes, result.dead_flags,
+             seconds());
   return result.mismatches || result.crashes ? 1 : 0;
 }
