@@ -27,7 +27,6 @@ Result<void> check_report_path(const std::string& path) {
 Result<ZoneEnd> choose_and_work(const Common& common, Report& report, const Work& work) {
   report.requested_backend = engine::backend_name(common.request.backend);
   report.requested_engine = common.request.engine ? engine::engine_name(*common.request.engine) : "auto";
-  BH_TRY(check_report_path(common.report_path));
   BH_ASSIGN(const engine::EngineChoice choice, engine::choose(common.request, engine::probe_host()));
   report.backend = engine::backend_name(choice.backend);
   report.engine = engine::engine_name(choice.engine);
@@ -46,6 +45,7 @@ void show(const ZoneEnd& end) {
 }
 
 int start_zone(const Common& common, Surroundings& around, const Work& work) {
+  if (auto writable = check_report_path(common.report_path); !writable) return say_failure(writable.error(), around);
   Report report;
   report.milestones.process_start = around.process_start;
   auto end = choose_and_work(common, report, work);
