@@ -1,0 +1,36 @@
+"""Debian's kernel on the bare machine, without a root file system: it panics, as it should."""
+from harness import kernels, zone
+from harness.case import Case
+
+
+class Debian(Case):
+    def setUp(self):
+        super().setUp()
+        zone.need(self)
+        self.kernel = kernels.stored()[0]
+
+    def boot(self, append, *options, kernel=None, **more):
+        return self.run_program("boot", "--kernel", kernel or self.kernel["release"], "--append", append, *options,
+                                timeout=240, **more)
+
+    def test_panic(self):
+        done = self.boot("console=ttyS0 panic=0", "-c", "2")
+        self.assert_status(done, 125)
+        self.assertIn(b"Linux version " + self.kernel["release"].encode(), done.out)
+        self.assertIn(b"Kernel panic - not syncing: VFS: Unable to mount root fs", done.out)
+        self.assert_one_line(done, "panicked", "Unable to mount root")
+
+    def test_panic_that_resets(self):
+        done = self.boot("console=ttyS0 panic=-1", "--no-reboot")
+        self.assert_status(done, 0)
+        self.assertIn(b"Kernel panic", done.out)
+        self.assertEqual(done.err, b"")
+
+    def test_console_hvc0_gets_everything_too(self):
+        # The cloud kernel has virtio-console built in; where it is a module the UART shows the panic instead.
+        done = self.boot("console=ttyS0 console=hvc0 panic=-1 quiet", "--no-reboot")
+        self.assert_status(done, 0)
+
+    def test_too_big_for_memory(self):
+        done = self.boot("console=ttyS0", "-m", "16")
+        self.assert_refused(done, self.kernel["path"], "16 MiB", "at least")
