@@ -20,21 +20,48 @@ void Lapic::signal(u32 pending_bits) {
   if (sleeping_.load(std::memory_order_seq_cst)) futex_wake(state_.pending);
 }
 
+bool Lapic::poll(u64 deadline) {
+  const u64 end = bus_.host_tsc() + poll_ticks_;
+  while (state_.pending.load(std::memory_order_relaxed) == 0) {
+    const u64 now = bus_.host_tsc();
+    if (now >= deadline) return true;
+    if (now >= end) return false;
+    __builtin_ia32_pause();
+  }
+  return true;
+}
+
+// An idle guest sleeps long and so pays nothing; one that waits for a neighbour gets its answer without a trip to the scheduler.
+void Lapic::adapt_polling(u64 slept_ticks) {
+  constexpr u64 kShortSleepNs = 200'000, kFirstPollNs = 10'000, kLongestPollNs = 40'000;
+  const u64 slept = bus_.nanoseconds_of(slept_ticks);
+  if (slept > kShortSleepNs)
+    poll_ticks_ = 0;
+  else if (poll_ticks_ == 0)
+    poll_ticks_ = bus_.ticks_of(kFirstPollNs);
+  else if (poll_ticks_ < bus_.ticks_of(kLongestPollNs))
+    poll_ticks_ *= 2;
+}
+
 void Lapic::sleep() {
-  sleeping_.store(true, std::memory_order_seq_cst);
-  const u64 deadline = deadline_.load();
-  const u64 now = bus_.host_tsc();
-  if (deadline == kNever)
-    futex_wait(state_.pending, 0, kForever);
-  else if (deadline > now)
-    futex_wait(state_.pending, 0, bus_.nanoseconds_of(deadline - now) + 1);
-  sleeping_.store(false, std::memory_order_seq_cst);
+  const u64 begin = bus_.host_tsc();
+  if (poll_ticks_ == 0 || !poll(deadline_.load())) {
+    sleeping_.store(true, std::memory_order_seq_cst);
+    const u64 deadline = deadline_.load();
+    const u64 now = bus_.host_tsc();
+    if (deadline == kNever)
+      futex_wait(state_.pending, 0, kForever);
+    else if (deadline > now)
+      futex_wait(state_.pending, 0, bus_.nanoseconds_of(deadline - now) + 1);
+    sleeping_.store(false, std::memory_order_seq_cst);
+    adapt_polling(bus_.host_tsc() - begin);
+  }
   check_timer(bus_.host_tsc());
   if (const u64 next = deadline_.load(); next != kNever) bus_.timer_armed(next);  // back to the timer thread
 }
 
 // [SDM-3A "Task Priority in IA-32e Mode", "Interrupt, Task, and Processor Priority"]
-void Lapic::update() {
+bool Lapic::update() {
   const u32 task = reg(kTaskPriority);
   const int in_service = highest(kIsr);
   const u32 service = in_service < 0 ? 0 : static_cast<u32>(in_service) & 0xf0;
@@ -44,7 +71,7 @@ void Lapic::update() {
   const bool fixed = enabled() && requested >= 0 && (static_cast<u32>(requested) & 0xf0) > (processor & 0xf0);
   const bool any = fixed || lint0_passes_extint();
   deliverable_.store(any, std::memory_order_release);
-  if (any) signal(kPendingInterrupt);
+  return any;
 }
 
 // Without a LAPIC, or with LINT0 as a virtual wire, the 8259 interrupts the CPU directly [SDM-3A "Local Vector Table"].
@@ -55,14 +82,13 @@ bool Lapic::lint0_passes_extint() const {
 }
 
 void Lapic::lint0_changed(bool asserted) {
-  FutexLock lock{mutex_};
+  const Change change{*this};
   const u32 entry = reg(kLvt0);
   if (asserted && enabled() && !(entry & kLvtMasked)) {
     const auto mode = static_cast<DeliveryMode>((entry >> 8) & 7);
     if (mode == DeliveryMode::kFixed) accept_vector(static_cast<u8>(entry), false);
     if (mode == DeliveryMode::kNmi) signal(kPendingNmi);
   }
-  update();
 }
 
 std::optional<u8> Lapic::acknowledge() {
@@ -75,12 +101,11 @@ std::optional<u8> Lapic::acknowledge() {
   if (external) {
     bus_.before_callout(index);
     if (const auto vector = bus_.extint_source->acknowledge()) {
-      FutexLock lock{mutex_};
-      update();
+      const Change change{*this};
       return vector;
     }
   }
-  FutexLock lock{mutex_};
+  const Change change{*this};
   std::optional<u8> taken;
   const int requested = highest(kIrr);
   if (enabled() && requested >= 0 &&
@@ -89,21 +114,19 @@ std::optional<u8> Lapic::acknowledge() {
     clear_vector(kIrr, *taken);
     set_vector(kIsr, *taken);
   }
-  update();
   return taken;
 }
 
 void Lapic::end_of_interrupt() {
   std::optional<u8> broadcast;
   {
-    FutexLock lock{mutex_};
+    const Change change{*this};
     const int in_service = highest(kIsr);
     if (in_service < 0) return;
     const auto vector = static_cast<u8>(in_service);
     clear_vector(kIsr, vector);
     const bool suppressed = (reg(kSpurious) >> 12) & 1;
     if (test_vector(kTmr, vector) && !suppressed) broadcast = vector;
-    update();
   }
   if (!broadcast || !bus_.eoi_handler) return;
   bus_.before_callout(index);
@@ -133,14 +156,13 @@ void Lapic::accept(const InterruptMessage& message) {
   switch (message.mode) {
     case DeliveryMode::kFixed:
     case DeliveryMode::kLowestPriority: {
-      FutexLock lock{mutex_};
-      accept_vector(message.vector, message.level_triggered);
-      return update();
+      const Change change{*this};
+      return accept_vector(message.vector, message.level_triggered);
     }
     case DeliveryMode::kExtInt: {
-      FutexLock lock{mutex_};
+      const Change change{*this};
       extint_latched_ = true;
-      return update();
+      return;
     }
     case DeliveryMode::kNmi: return signal(kPendingNmi);
     case DeliveryMode::kInit:

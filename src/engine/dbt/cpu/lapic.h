@@ -10,6 +10,7 @@
 #include <functional>
 #include <optional>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "engine/dbt/cpu/cpu_state.h"
@@ -129,7 +130,8 @@ class Lapic {
   // ---- the vCPU's thread
   // Sets bits in s.pending and wakes the vCPU if it sleeps. Any thread.
   void signal(u32 pending_bits);
-  // Sleeps until s.pending is not 0 or the timer's deadline passed (its interrupt is then signalled). [vcpu]
+  // Sleeps until s.pending is not 0 or the timer's deadline passed (its interrupt is then signalled). When sleeps turn out
+  // short it first looks for a moment, because waking a thread takes longer than most answers. [vcpu]
   void sleep();
 
   // ---- whole state, while the vCPU does not run
@@ -167,12 +169,31 @@ class Lapic {
   void publish_page();
 
   // lapic.cc
+  bool poll(u64 deadline);                     // true: no need to sleep
+  void adapt_polling(u64 slept_ticks);
   bool lint0_passes_extint() const;            // [locked]
   void lint0_changed(bool asserted);
   void accept(const InterruptMessage& message);
   void accept_vector(u8 vector, bool level);   // [locked]
   void report_error(u32 esr_bit);              // [locked]
-  void update();                               // [locked] PPR and deliverable_, then signal
+  bool update();                               // [locked] PPR and deliverable_, which it returns
+  // Locks for a change of what may be deliverable. Wakes whoever it concerns when the lock is free again: earlier they would only
+  // run into it.
+  class Change {
+   public:
+    explicit Change(Lapic& lapic) : lapic_{lapic} { lapic_.mutex_.lock(); }
+    ~Change() {
+      const bool deliverable = lapic_.update();
+      const u64 armed = std::exchange(lapic_.armed_, kNever);
+      lapic_.mutex_.unlock();
+      if (deliverable) lapic_.signal(kPendingInterrupt);
+      if (armed != kNever) lapic_.bus_.timer_armed(armed);
+    }
+    Change(const Change&) = delete;
+
+   private:
+    Lapic& lapic_;
+  };
   void end_of_interrupt();
 
   // lapic_ipi.cc
@@ -197,12 +218,14 @@ class Lapic {
   u32 errors_ = 0;                             // what the next write to ESR shows
   u64 base_ = 0;                               // IA32_APIC_BASE
   u64 tsc_deadline_ = 0;                       // IA32_TSC_DEADLINE, guest TSC
+  u64 armed_ = kNever;                         // a deadline that the timer thread has not been told of
   u64 period_ = 0;                             // of the running count, host TSC ticks
   bool extint_latched_ = false;                // an ExtINT message came
   std::atomic<u64> mmio_page_{kNever};
   std::atomic<u64> deadline_{kNever};          // host TSC
   std::atomic<bool> deliverable_{false};
   std::atomic<bool> sleeping_{false};
+  u64 poll_ticks_ = 0;                         // how long sleep() looks before it sleeps; the vCPU's thread only
   std::atomic<bool> waiting_for_sipi_{false};
   std::atomic<u8> sipi_vector_{0};
 };

@@ -84,9 +84,8 @@ void Lapic::send_ipi(u32 command, u32 destination) {
   const bool vectored = mode <= 1;
   const auto vector = static_cast<u8>(command);
   if (vectored && vector < 16) {
-    FutexLock lock{mutex_};
-    report_error(1u << 5);  // ESR: send illegal vector
-    return update();
+    const Change change{*this};
+    return report_error(1u << 5);  // ESR: send illegal vector
   }
   const bool assert_level = (command >> 14) & 1, level = (command >> 15) & 1;
   if (mode == 3 || mode == 7) return;                                          // reserved

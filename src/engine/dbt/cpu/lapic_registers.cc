@@ -76,12 +76,11 @@ void Lapic::power_on_registers(bool init) {
 }
 
 void Lapic::reset(bool init) {
-  FutexLock lock{mutex_};
+  const Change change{*this};
   if (!init) base_ = 0xfee00000 | kBaseEnable | (index == 0 ? kBaseBsp : 0);
   power_on_registers(init);
   waiting_for_sipi_.store(index != 0, std::memory_order_release);
   publish_page();
-  update();
 }
 
 void Lapic::publish_page() {
@@ -101,7 +100,7 @@ bool Lapic::write_base(u64 value) {
   const u64 address_bits = ((u64{1} << bus_.features.physical_bits) - 1) & ~u64{0xfff};
   const u64 allowed = address_bits | kBaseBsp | kBaseEnable | (bus_.features.x2apic ? kBaseX2apic : 0);
   if (value & ~allowed) return false;
-  FutexLock lock{mutex_};
+  const Change change{*this};
   const u64 from = base_ & (kBaseEnable | kBaseX2apic), to = value & (kBaseEnable | kBaseX2apic);
   if (to == kBaseX2apic) return false;
   if (from == 0 && to == (kBaseEnable | kBaseX2apic)) return false;
@@ -110,7 +109,6 @@ bool Lapic::write_base(u64 value) {
   if (to == 0 && from != 0) power_on_registers(true);
   if (to == (kBaseEnable | kBaseX2apic) && from != to) enter_x2apic();
   publish_page();
-  update();
   return true;
 }
 
@@ -133,10 +131,9 @@ bool Lapic::write_msr(u32 msr, u64 value) {
   if (msr == 0x1b) return write_base(value);
   if (msr == 0x6e0) {
     if (!bus_.features.tsc_deadline) return false;
-    FutexLock lock{mutex_};
+    const Change change{*this};
     if (timer_mode() != TimerMode::kDeadline) return true;  // ignored [SDM-3A "TSC-Deadline Mode"]
     set_deadline(value);
-    update();
     return true;
   }
   const u32 offset = (msr & 0xff) << 4;
@@ -153,10 +150,9 @@ bool Lapic::write_x2apic(u32 offset, u64 value) {
     send_ipi(low | 1u << 18, 0);
   } else {
     {
-      FutexLock lock{mutex_};
+      const Change change{*this};
       if (offset == kCommand) reg(kCommandHigh) = static_cast<u32>(value >> 32);
       write_register(offset, low);
-      update();
     }
     if (offset == kCommand) send_ipi(low, static_cast<u32>(value >> 32));
   }
@@ -164,13 +160,13 @@ bool Lapic::write_x2apic(u32 offset, u64 value) {
 }
 
 u32 Lapic::mmio_read(u32 offset) {
-  FutexLock lock{mutex_};
   if (offset & 0xf) return 0;
   if (offset >= 0x400 || !readable(offset, false)) {
+    const Change change{*this};
     report_error(1u << 7);  // ESR: illegal register address
-    update();
     return 0;
   }
+  FutexLock lock{mutex_};
   return read_register(offset);
 }
 
@@ -179,12 +175,11 @@ void Lapic::mmio_write(u32 offset, u32 value) {
   if (offset == kEoi) return end_of_interrupt();
   u32 destination = 0;
   {
-    FutexLock lock{mutex_};
+    const Change change{*this};
     if (offset >= 0x400 || !writable(offset, false))
       report_error(1u << 7);
     else
       write_register(offset, value);
-    update();
     destination = reg(kCommandHigh) >> 24;
   }
   if (offset == kCommand) send_ipi(value, destination == 0xff ? kBroadcast : destination);
@@ -246,9 +241,8 @@ void Lapic::write_lvt(u32 offset, u32 value) {
 u8 Lapic::cr8() const { return static_cast<u8>(reg(kTaskPriority) >> 4); }
 
 void Lapic::set_cr8(u8 priority) {
-  FutexLock lock{mutex_};
+  const Change change{*this};
   reg(kTaskPriority) = u32{priority & 0xfu} << 4;
-  update();
 }
 
 void Lapic::save(std::span<u8, 1024> page) const {
@@ -261,7 +255,7 @@ void Lapic::save(std::span<u8, 1024> page) const {
 }
 
 void Lapic::load(std::span<const u8, 1024> page, u64 apic_base, u64 tsc_deadline) {
-  FutexLock lock{mutex_};
+  const Change change{*this};
   base_ = apic_base;
   for (u32 i = 0; i < 64; ++i) {
     u32 word = 0;
@@ -277,7 +271,6 @@ void Lapic::load(std::span<const u8, 1024> page, u64 apic_base, u64 tsc_deadline
   else
     start_count(reg(kCurrentCount));
   publish_page();
-  update();
 }
 
 }  // namespace bulkhead::engine::dbt

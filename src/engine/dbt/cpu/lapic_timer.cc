@@ -21,7 +21,7 @@ void Lapic::arm(u64 deadline) {
   deadline_.store(deadline, std::memory_order_seq_cst);
   if (deadline == kNever) return;
   fire_if_due(bus_.host_tsc());
-  if (const u64 next = deadline_.load(std::memory_order_relaxed); next != kNever) bus_.timer_armed(next);
+  armed_ = deadline_.load(std::memory_order_relaxed);
 }
 
 void Lapic::start_count(u32 count) {
@@ -48,9 +48,8 @@ void Lapic::set_deadline(u64 guest_tsc) {
 }
 
 void Lapic::tsc_offset_changed() {
-  FutexLock lock{mutex_};
+  const Change change{*this};
   if (timer_mode() == TimerMode::kDeadline && tsc_deadline_ != 0) set_deadline(tsc_deadline_);
-  update();
 }
 
 // A periodic timer that fell behind skips what it missed: the IRR could hold only one of them anyway.
@@ -70,9 +69,8 @@ void Lapic::fire_if_due(u64 now) {
 
 void Lapic::check_timer(u64 now) {
   if (deadline_.load(std::memory_order_seq_cst) > now) return;
-  FutexLock lock{mutex_};
+  const Change change{*this};
   fire_if_due(now);
-  update();
 }
 
 // ---- the timer thread's side -----------------------------------------------------------------------------------
