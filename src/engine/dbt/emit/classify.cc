@@ -196,6 +196,11 @@ bool is_variable_shift(u16 mnemonic) {
   }
 }
 
+bool is_multiply_or_divide(u16 mnemonic) {
+  return mnemonic == ZYDIS_MNEMONIC_MUL || mnemonic == ZYDIS_MNEMONIC_IMUL || mnemonic == ZYDIS_MNEMONIC_DIV ||
+         mnemonic == ZYDIS_MNEMONIC_IDIV;
+}
+
 // A shift by zero leaves the flags; by CL that is not known before.
 bool may_keep_flags(const Insn& insn) {
   if (!is_variable_shift(insn.mnemonic)) return false;
@@ -268,6 +273,12 @@ FlagEffect flag_effect(const Insn& insn, InsnKind kind) {
   effect.reads = insn.flags_read & kAll;
   effect.writes = insn.flags_written & kAll;
   effect.kills = effect.writes;
+  if (is_multiply_or_divide(insn.mnemonic)) {
+    // The manual leaves most of their flags undefined; hosts leave them as they were, and so do we.
+    constexpr u32 kDefined = static_cast<u32>(kCf | kOf);
+    const bool divides = insn.mnemonic == ZYDIS_MNEMONIC_DIV || insn.mnemonic == ZYDIS_MNEMONIC_IDIV;
+    effect.kills = divides ? 0 : effect.writes & kDefined;
+  }
   if (may_keep_flags(insn)) {
     effect.reads |= effect.writes;
     effect.kills = 0;
