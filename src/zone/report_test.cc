@@ -32,6 +32,9 @@ TEST(Report, GuestMemoryIsNotTheMonitors) {
                                         "7f00-7f10 rw-s 0 00:01 9 /memfd:bulkhead-guest-ram (deleted)\nRss: 500000 kB\n"
                                         "7f20-7f30 rw-p 0 00:00 0 \nRss: 12 kB\nAnonymous: 12 kB\n"),
             16u * 1024);
+  EXPECT_EQ(resident_bytes_beyond_guest("7f20-7f30 rw-s 0 00:01 9 /memfd:bulkhead-code (deleted)\nRss: 20 kB\n"
+                                        "7f40-7f50 r-xs 0 00:01 9 /memfd:bulkhead-code (deleted)\nRss: 16 kB\n"),
+            20u * 1024);
   EXPECT_EQ(resident_bytes_beyond_guest("Rss: junk\nRss:"), 0u);
 }
 
