@@ -148,8 +148,8 @@ class Run(Case):
         done = self.shell("echo 1 > /proc/sys/kernel/sysrq; echo c > /proc/sysrq-trigger; sleep 60")
         self.assert_status(done, 125)
         lines = done.err.decode().splitlines()
-        self.assertTrue(any(line.startswith("bulkhead: | ") and "panic" in line for line in lines), str(done))
-        self.assertIn("panicked", lines[-1])
+        self.assertTrue(any(line.startswith("bulkhead: | ") and "RIP:" in line for line in lines), str(done))
+        self.assertIn("panicked: Kernel panic - not syncing: sysrq triggered crash", lines[-1])
 
     def test_guest_powers_off_itself(self):
         done = self.shell("echo 1 > /proc/sys/kernel/sysrq; echo o > /proc/sysrq-trigger; sleep 60")
