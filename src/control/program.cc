@@ -1,5 +1,6 @@
 #include "control/program.h"
 
+#include <fcntl.h>
 #include <unistd.h>
 
 #include <exception>
@@ -34,6 +35,15 @@ int parse_and_dispatch(int argc, char** argv, Surroundings& around) {
   return dispatch(*command, around);
 }
 
+// Started without one of them, we must not open something else under its number.
+void ensure_standard_descriptors() {
+  int fd;
+  do {
+    fd = ::open("/dev/null", O_RDWR);
+  } while (fd >= 0 && fd <= STDERR_FILENO);
+  if (fd > STDERR_FILENO) ::close(fd);
+}
+
 }  // namespace
 
 void print(std::string_view text) {
@@ -53,6 +63,7 @@ int say_failure(const Error& error, Surroundings& around) {
 
 int main_program(int argc, char** argv) {
   const Nanoseconds start = HostClock{}.now();
+  ensure_standard_descriptors();
   auto signals = zone::EndSignals::take();
   zone::Progress progress;
   zone::Workshop workshop{progress, signals ? &*signals : nullptr};

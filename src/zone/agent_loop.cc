@@ -195,7 +195,7 @@ std::string AgentLoop::outcome_text() const {
 AgentLoop::Result AgentLoop::conclude() {
   if (ending_) {
     Result result{ending_->exit_status(), {}, false};
-    if (ending_->kind == Ending::Kind::kZoneFailed) result = {125, "the zone could not be set up: " + ending_->text, true};
+    if (ending_->kind == Ending::Kind::kZoneFailed) result = {125, "the zone could not be set up: " + ending_->text, false};
     if (ending_->kind == Ending::Kind::kCommandFailed) result.error = ending_->text;
     return result;
   }
