@@ -2,6 +2,11 @@
 
 #include "engine/dbt/cpu/cpu.h"
 
+// A build without the option corrupts the guest's vector registers now and then, and nothing else would say so.
+#if defined(__SSE2__) && !defined(__clang__)
+#error "this folder must be compiled with general registers only"
+#endif
+
 namespace bulkhead::engine::dbt {
 
 namespace {
