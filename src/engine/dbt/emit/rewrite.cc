@@ -68,8 +68,10 @@ bool rewrite_legacy(const Insn& insn, const Rewrite& how, HostCode& out) {
     const u8 prefix = insn.bytes[i];
     if (prefix == 0x66 || prefix == 0xf2 || prefix == 0xf3 || prefix == 0xf0) out.put(prefix);
   }
-  const Extension e = extension_of(
+  Extension e = extension_of(
       how, {(insn.rex & 8) != 0, (insn.rex & 4) != 0, (insn.rex & 2) != 0, (insn.rex & 1) != 0});
+  // Bits that extend nothing we know of must not make a host register part of it.
+  if (insn.modrm_offset == 0 && how.opcode_reg < 0) e.r = e.x = e.b = false;
   if (insn.rex != 0 || e.r || e.x || e.b) {
     if (has_high_byte_register(insn)) return false;
     out.put(static_cast<u8>(0x40 | e.w << 3 | e.r << 2 | e.x << 1 | u8{e.b}));

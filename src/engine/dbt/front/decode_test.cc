@@ -87,6 +87,15 @@ TEST(Decode, FarPointerIn32Bit) {
   EXPECT_EQ(insn.imm2, 8);
 }
 
+TEST(Decode, PauseWithRexBIsAnExchange) {
+  const Insn insn = decode64({0xf3, 0x49, 0x90});
+  EXPECT_EQ(insn.mnemonic, ZYDIS_MNEMONIC_XCHG);
+  EXPECT_EQ(insn.operands[0].reg, 8);
+  EXPECT_EQ(insn.operands[0].size, 8);
+  EXPECT_EQ(insn.operands[1].reg, 0);
+  EXPECT_EQ(decode64({0xf3, 0x90}).mnemonic, ZYDIS_MNEMONIC_PAUSE);
+}
+
 TEST(Decode, TruncatedWantsMore) {
   const std::vector<u8> bytes{0x48, 0x8b};
   Insn insn;
