@@ -1,6 +1,9 @@
 // Interrupt flag, HLT, TLB and cache control, CPUID, random numbers, hypercalls, ports, SMAP, hints and the refused.
 #include "engine/dbt/interp/system.h"
 
+#include <sys/syscall.h>
+#include <unistd.h>
+
 #include "engine/dbt/interp/extensions.h"
 #include "engine/dbt/interp/handlers.h"
 #include "engine/dbt/interp/ops.h"
@@ -175,8 +178,13 @@ StepResult op_mwait(Cpu& cpu, const Insn& insn) {
   return next_changed(cpu, insn);
 }
 
+// A vCPU that spins waits for another one, whose thread may have no processor to run on while we spin: we give ours away
+// now and then, or each hand-over between the two costs a time slice of the host.
 StepResult op_pause(Cpu& cpu, const Insn& insn) {
+  constexpr unsigned kPausesPerYield = 32;
+  static thread_local unsigned pauses = 0;
   __asm__ volatile("pause");
+  if (++pauses % kPausesPerYield == 0) ::syscall(SYS_sched_yield);
   return next(cpu, insn);
 }
 StepResult op_nop(Cpu& cpu, const Insn& insn) { return next(cpu, insn); }
