@@ -234,8 +234,11 @@ TEST_P(Conformance, KickEndsAHalt) {
   BH_CONFORMANCE_GUEST(guest);
   guest.long_mode([&](Code& c) {
     emit_lapic_on(c);
+    c.mov(c.eax, 1);
+    emit_report(c);
     emit_idle(guest, c, 0x45, 7);
   });
+  EXPECT_EQ(guest.report(), 1u);
   std::thread kicker{[&] { guest.vcpu().kick(); }};
   EXPECT_TRUE(std::holds_alternative<KickedExit>(guest.vcpu().run()));
   kicker.join();
