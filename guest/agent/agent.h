@@ -19,10 +19,10 @@ struct Failure {
 [[gnu::format(printf, 2, 3)]] bool failed_plainly(Failure& failure, const char* format, ...);
 
 // mounts.cc
-bool mount_early();                                        // /proc, /sys, /dev of the initramfs
-bool enter_root(Failure& failure);                         // mounts /dev/vda as the command line says, makes it /
+bool mount_early();                 // /proc, /sys, /dev of the initramfs
+bool enter_root(Failure& failure);  // mounts /dev/vda as the command line says, makes it /
 bool command_line_value(const char* name, char* out, unsigned size);  // "name=value" of the kernel command line
-void settle_disks();                                       // sync, and the root read-only
+void settle_disks();                                                  // sync, and the root read-only
 
 // modules.cc: loads what /bulkhead/modules lists, one path a line.
 bool load_modules(Failure& failure);

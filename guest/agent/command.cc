@@ -44,8 +44,8 @@ bool read_request(std::span<char> bytes, Failure& failure) {
 
 struct Plumbing {
   int input[2] = {-1, -1}, output[2] = {-1, -1}, error[2] = {-1, -1};  // read end, write end
-  int terminal = -1, terminal_side = -1;                                // our end, the command's end
-  int report[2] = {-1, -1};                                             // closed by a successful execve
+  int terminal = -1, terminal_side = -1;                               // our end, the command's end
+  int report[2] = {-1, -1};                                            // closed by a successful execve
 };
 
 bool open_terminal(Plumbing& plumbing, Failure& failure) {

@@ -36,17 +36,22 @@ inline bool well_formed(FrameType type, std::uint8_t stream, std::uint32_t lengt
   if (length > kMaxPayload || stream >= kStreams) return false;
   switch (type) {
     case FrameType::kConfigure:
-    case FrameType::kData: return length > 0;
+    case FrameType::kData:
+      return length > 0;
     case FrameType::kStart:
     case FrameType::kEndOfStream:
     case FrameType::kAbandon:
-    case FrameType::kStarted: return length == 0;
+    case FrameType::kStarted:
+      return length == 0;
     case FrameType::kSignal:
     case FrameType::kWindowSize:
-    case FrameType::kCredit: return length == 4;
+    case FrameType::kCredit:
+      return length == 4;
     case FrameType::kHello:
-    case FrameType::kExited: return length == 8;
-    case FrameType::kFailed: return length >= 8 && length <= 8 + kMaxText;
+    case FrameType::kExited:
+      return length == 8;
+    case FrameType::kFailed:
+      return length >= 8 && length <= 8 + kMaxText;
   }
   return false;
 }
@@ -67,7 +72,8 @@ class FrameDecoder {
       if (have_ == kHeaderSize && wanted == kHeaderSize) good_ = header_is_good();
       if (good_ && have_ >= kHeaderSize && have_ == kHeaderSize + length()) {
         have_ = 0;
-        good_ = sink(Frame{static_cast<FrameType>(buffer_[4]), static_cast<std::uint8_t>(buffer_[5]),
+        good_ = sink(Frame{static_cast<FrameType>(buffer_[4]),
+                           static_cast<std::uint8_t>(buffer_[5]),
                            {buffer_ + kHeaderSize, length()}});
       }
     }

@@ -18,11 +18,11 @@ namespace bulkhead::agent {
 namespace {
 
 constexpr std::uint32_t kFrameRoom = kHeaderSize + kMaxPayload;
-constexpr std::uint32_t kControlRoom = 4096;  // kept free for frames that are not data
+constexpr std::uint32_t kControlRoom = 4096;                               // kept free for frames that are not data
 constexpr std::uint32_t kOutgoingReserve = 2 * kFrameRoom + kControlRoom;  // both outputs may be read in one turn
-constexpr int kStuckMs = 2000;                // after the command's end: how long a silent stream may stay open
-constexpr int kFarewellMs = 5000;             // after kExited: how long the monitor may take to switch us off
-constexpr char kEndOfTransmission = 4;        // what a terminal's reader sees as the end of input
+constexpr int kStuckMs = 2000;          // after the command's end: how long a silent stream may stay open
+constexpr int kFarewellMs = 5000;       // after kExited: how long the monitor may take to switch us off
+constexpr char kEndOfTransmission = 4;  // what a terminal's reader sees as the end of input
 
 // Bytes on their way to one descriptor.
 template <std::uint32_t kSize>
@@ -125,13 +125,17 @@ bool Session::handle(const Frame& frame) {
       memcpy(request_ + request_size_, frame.payload.data(), frame.payload.size());
       request_size_ += static_cast<std::uint32_t>(frame.payload.size());
       return true;
-    case FrameType::kStart: return handle_start();
+    case FrameType::kStart:
+      return handle_start();
     case FrameType::kSignal:
       if (frame.word(0) < 1 || frame.word(0) > 64) return false;
       if (command_.pid > 0 && !command_ended_) kill(-command_.pid, static_cast<int>(frame.word(0)));
       return true;
-    case FrameType::kWindowSize: resize_terminal(command_, frame.half(0), frame.half(1)); return true;
-    case FrameType::kData: return take_input(frame);
+    case FrameType::kWindowSize:
+      resize_terminal(command_, frame.half(0), frame.half(1));
+      return true;
+    case FrameType::kData:
+      return take_input(frame);
     case FrameType::kEndOfStream:
       if (static_cast<Stream>(frame.stream) != Stream::kInput) return false;
       input_ended_ = true;
@@ -149,7 +153,8 @@ bool Session::handle(const Frame& frame) {
       if (!command_.terminal) end_output(frame.stream);  // so that its writers get SIGPIPE
       return true;
     }
-    default: return false;
+    default:
+      return false;
   }
 }
 

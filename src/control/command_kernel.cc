@@ -10,7 +10,8 @@ nlohmann::ordered_json as_json(const zone::StoredKernel& kernel) {
 }
 
 std::string as_line(const zone::StoredKernel& kernel) {
-  return fmt::format("{:<28} {:>5.1f} MiB  {}\n", kernel.release, static_cast<double>(kernel.bytes) / (1 << 20), kernel.path);
+  return fmt::format("{:<28} {:>5.1f} MiB  {}\n", kernel.release, static_cast<double>(kernel.bytes) / (1 << 20),
+                     kernel.path);
 }
 
 }  // namespace
@@ -27,7 +28,8 @@ int kernel_fetch_command(const KernelFetchCommand& command, Surroundings& around
 
 int kernel_list_command(const KernelListCommand& command) {
   const auto cache = zone::Cache::open();
-  const std::vector<zone::StoredKernel> kernels = cache ? zone::list_kernels(*cache) : std::vector<zone::StoredKernel>{};
+  const std::vector<zone::StoredKernel> kernels =
+      cache ? zone::list_kernels(*cache) : std::vector<zone::StoredKernel>{};
   if (command.json) {
     nlohmann::ordered_json out = nlohmann::ordered_json::array();
     for (const zone::StoredKernel& kernel : kernels) out.push_back(as_json(kernel));

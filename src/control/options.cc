@@ -43,7 +43,8 @@ void add_run(CLI::App& app, Raw& raw) {
   app.add_option("--kernel", raw.machine.kernel, "a file, a release from `bulkhead kernel list`, cloud or generic");
   app.add_option("ROOTFS", raw.rootfs, "a folder or an erofs or ext4 image; without it a minimal Debian");
   app.add_flag("-t,--tty", raw.run.terminal, "a terminal for the command");
-  app.add_option("--writable", raw.run.rootfs.writable, "a raw image as writable root; made from ROOTFS if it is not there");
+  app.add_option("--writable", raw.run.rootfs.writable,
+                 "a raw image as writable root; made from ROOTFS if it is not there");
   app.add_option("--env", raw.environment, "NAME=VALUE, or NAME to pass ours on; may be repeated");
   app.add_option("--workdir", raw.run.directory, "the command's working directory")->capture_default_str();
   app.add_option("--boot-timeout", raw.run.boot_timeout_s, "seconds until the agent must be up")->capture_default_str();
@@ -79,9 +80,9 @@ Result<void> judge_machine(Raw& raw) {
   BH_TRY(judge_request(raw));
   BH_ASSIGN(raw.machine.memory_bytes, parse_memory(raw.memory));
   const std::string& name = raw.machine.name;
-  const bool sane = !name.empty() && name.size() <= 63 && name[0] != '-' && std::ranges::all_of(name, [](unsigned char c) {
-    return std::isalnum(c) != 0 || c == '-' || c == '.';
-  });
+  const bool sane =
+      !name.empty() && name.size() <= 63 && name[0] != '-' &&
+      std::ranges::all_of(name, [](unsigned char c) { return std::isalnum(c) != 0 || c == '-' || c == '.'; });
   if (!sane) return fail("--name {}: it must be 1 to 63 letters, digits, '-' and '.'", name);
   for (const std::string& disk : raw.disks) {
     const bool read_only = disk.ends_with(",ro");
@@ -175,7 +176,8 @@ Result<Command> parse_command_line(const std::vector<std::string>& arguments) {
     return fail("{} (see `bulkhead --help`)", first_line(error.what()));
   }
   if (*run) return finish_run(raw, command);
-  if (app.get_subcommands().empty()) return fail("name a subcommand: run, boot, host or kernel (see `bulkhead --help`)");
+  if (app.get_subcommands().empty())
+    return fail("name a subcommand: run, boot, host or kernel (see `bulkhead --help`)");
   if (*kernel && kernel->get_subcommands().empty()) return fail("name a subcommand of kernel: fetch or list");
   if (dashes != arguments.end()) return fail("only `bulkhead run` takes a command behind --");
   if (*boot) return finish_boot(raw, boot->count("--append") > 0);

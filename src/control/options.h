@@ -14,8 +14,8 @@ namespace bulkhead::control {
 // What every command that starts a zone has besides its spec.
 struct Common {
   engine::EngineRequest request;
-  bool json = false;         // the report as one line on stderr (run, boot), or JSON on stdout (host, kernel)
-  std::string report_path;   // empty: none
+  bool json = false;        // the report as one line on stderr (run, boot), or JSON on stdout (host, kernel)
+  std::string report_path;  // empty: none
 };
 
 struct RunCommand {

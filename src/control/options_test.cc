@@ -22,10 +22,26 @@ std::string error(const Arguments& arguments) {
 }
 
 TEST(Options, RunInFull) {
-  const RunCommand run = parse<RunCommand>(
-      {"run", "-V", "pvh", "--engine", "dbt", "-c", "2", "-m", "1G", "--kernel", "generic", "--append", "debug", "--disk",
-       "a.img", "--disk", "b.img,ro", "--name", "one", "--json", "--report", "r.json", "-t", "--writable", "w.img", "--boot-timeout",
-       "5", "--cpu", "x86-64-v2", "--env", "A=b=c", "--workdir", "/tmp", "./root", "--", "sh", "-c", "echo --", "--", "-m"});
+  const RunCommand run = parse<RunCommand>({"run",       "-V",
+                                            "pvh",       "--engine",
+                                            "dbt",       "-c",
+                                            "2",         "-m",
+                                            "1G",        "--kernel",
+                                            "generic",   "--append",
+                                            "debug",     "--disk",
+                                            "a.img",     "--disk",
+                                            "b.img,ro",  "--name",
+                                            "one",       "--json",
+                                            "--report",  "r.json",
+                                            "-t",        "--writable",
+                                            "w.img",     "--boot-timeout",
+                                            "5",         "--cpu",
+                                            "x86-64-v2", "--env",
+                                            "A=b=c",     "--workdir",
+                                            "/tmp",      "./root",
+                                            "--",        "sh",
+                                            "-c",        "echo --",
+                                            "--",        "-m"});
   EXPECT_EQ(run.common.request.backend, engine::VirtBackend::kPvh);
   EXPECT_EQ(run.common.request.engine, engine::EngineKind::kDbt);
   EXPECT_TRUE(run.common.json);
@@ -55,7 +71,8 @@ TEST(Options, RunWithDefaults) {
 }
 
 TEST(Options, Boot) {
-  const BootCommand boot = parse<BootCommand>({"boot", "--kernel", "k", "--module", "m a b", "--no-reboot", "--debug-exit", "--debugcon"});
+  const BootCommand boot =
+      parse<BootCommand>({"boot", "--kernel", "k", "--module", "m a b", "--no-reboot", "--debug-exit", "--debugcon"});
   EXPECT_EQ(boot.spec.machine.kernel, "k");
   EXPECT_EQ(boot.spec.machine.append, "console=ttyS0");
   EXPECT_EQ(boot.spec.modules, Arguments{"m a b"});
@@ -113,8 +130,9 @@ TEST(Options, Memory) {
 }
 
 TEST(CommandEnvironment, LastOneWins) {
-  EXPECT_EQ(zone::command_environment({"HOME=/x", "A=1", "A=2"}, "xterm"),
-            (Arguments{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "TERM=xterm", "HOME=/x", "A=2"}));
+  EXPECT_EQ(
+      zone::command_environment({"HOME=/x", "A=1", "A=2"}, "xterm"),
+      (Arguments{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "TERM=xterm", "HOME=/x", "A=2"}));
 }
 
 }  // namespace

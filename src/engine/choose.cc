@@ -23,7 +23,8 @@ std::string missing_hardware(const HostEngines& host) {
 Result<EngineChoice> choose_named(EngineKind kind, const HostEngines& host) {
   const HostEngine& engine = host.of(kind);
   const std::string_view name = engine_name(kind);
-  if (!engine.usable) return fail("the engine {} cannot be used on this host: {} (`bulkhead host` shows what can)", name, engine.reason);
+  if (!engine.usable)
+    return fail("the engine {} cannot be used on this host: {} (`bulkhead host` shows what can)", name, engine.reason);
   if (!engine_is_built(kind))
     return fail("this build has no {} engine yet: use --engine dbt, which runs on every host", name);
   return EngineChoice{VirtBackend::kPvh, kind, fmt::format("the engine {} was asked for", name)};
@@ -43,9 +44,10 @@ Result<EngineChoice> choose_pvh(const HostEngines& host) {
 EngineChoice choose_auto(const HostEngines& host) {
   const HostEngine* const hardware = usable_hardware(host);
   if (hardware == nullptr)
-    return {VirtBackend::kPvh, EngineKind::kDbt,
-            "auto: no hardware engine is usable on this host, which means pv; virt backend pv is not built yet, so it is "
-            "pvh on dbt"};
+    return {
+        VirtBackend::kPvh, EngineKind::kDbt,
+        "auto: no hardware engine is usable on this host, which means pv; virt backend pv is not built yet, so it is "
+        "pvh on dbt"};
   if (!engine_is_built(hardware->kind))
     return {VirtBackend::kPvh, EngineKind::kDbt,
             fmt::format("auto: {}, which means pvh on {}; this build has no {} engine yet, so it is pvh on dbt",
@@ -73,7 +75,8 @@ bool engine_is_built(EngineKind kind) { return kind == EngineKind::kDbt; }
 
 Result<EngineChoice> choose(const EngineRequest& request, const HostEngines& host) {
   if (request.backend == VirtBackend::kPv || request.backend == VirtBackend::kHvm)
-    return fail("virt backend {} is not built yet: use -V auto, or -V pvh with --engine dbt", backend_name(request.backend));
+    return fail("virt backend {} is not built yet: use -V auto, or -V pvh with --engine dbt",
+                backend_name(request.backend));
   if (request.engine) return choose_named(*request.engine, host);
   if (request.backend == VirtBackend::kPvh) return choose_pvh(host);
   return choose_auto(host);

@@ -29,7 +29,8 @@ struct EngineChoice {
 bool engine_is_built(EngineKind kind);
 
 // The rule:
-// - auto follows the host: pvh where a hardware engine is usable, otherwise pv. Where this build lacks the part that the
+// - auto follows the host: pvh where a hardware engine is usable, otherwise pv. Where this build lacks the part that
+// the
 //   rule names, auto takes pvh on dbt and the reason says so: nothing was asked for that this lowers.
 // - pvh asked for by name without an engine needs a hardware engine and never falls back.
 // - an engine asked for by name is obeyed or refused, never replaced.

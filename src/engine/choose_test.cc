@@ -15,7 +15,8 @@ using B = VirtBackend;
 using E = EngineKind;
 
 HostEngines host(bool kvm, bool mshv, bool xen) {
-  return {{HostEngine{E::kKvm, kvm, kvm ? "kvm-is-there" : "no-kvm"}, HostEngine{E::kMshv, mshv, mshv ? "mshv-is-there" : "no-mshv"},
+  return {{HostEngine{E::kKvm, kvm, kvm ? "kvm-is-there" : "no-kvm"},
+           HostEngine{E::kMshv, mshv, mshv ? "mshv-is-there" : "no-mshv"},
            HostEngine{E::kXen, xen, xen ? "xen-is-there" : "no-xen"}, HostEngine{E::kDbt, true, "always"}}};
 }
 
@@ -45,22 +46,21 @@ const HostEngines kBare = host(false, false, false), kKvm = host(true, false, fa
                   kXen = host(false, false, true);
 INSTANTIATE_TEST_SUITE_P(
     Table, Choose,
-    ::testing::Values(
-        Case{"AutoOnABareHost", B::kAuto, {}, kBare, E::kDbt, "virt backend pv is not built yet"},
-        Case{"AutoWithKvm", B::kAuto, {}, kKvm, E::kDbt, "this build has no kvm engine yet"},
-        Case{"AutoWithMshv", B::kAuto, {}, kMshv, E::kDbt, "this build has no mshv engine yet"},
-        Case{"AutoWithXen", B::kAuto, {}, kXen, E::kDbt, "this build has no xen engine yet"},
-        Case{"PvhOnABareHostNeverFallsBack", B::kPvh, {}, kBare, {}, "no-kvm; no-mshv; no-xen"},
-        Case{"PvhOnABareHostSaysHowToAsk", B::kPvh, {}, kBare, {}, "--engine dbt -V pvh"},
-        Case{"PvhWithKvm", B::kPvh, {}, kKvm, {}, "this build has no kvm engine yet"},
-        Case{"PvhOnDbtKnowingly", B::kPvh, E::kDbt, kBare, E::kDbt, "was asked for"},
-        Case{"DbtIsNotReplacedByKvm", B::kAuto, E::kDbt, kKvm, E::kDbt, "was asked for"},
-        Case{"KvmIsNotReplacedByDbt", B::kAuto, E::kKvm, kBare, {}, "no-kvm"},
-        Case{"KvmUsableButNotBuilt", B::kPvh, E::kKvm, kKvm, {}, "no kvm engine yet"},
-        Case{"XenAskedForElsewhere", B::kAuto, E::kXen, kKvm, {}, "no-xen"},
-        Case{"PvIsNotBuilt", B::kPv, {}, kBare, {}, "virt backend pv is not built yet"},
-        Case{"PvOnDbtIsNotBuiltEither", B::kPv, E::kDbt, kBare, {}, "not built yet"},
-        Case{"HvmIsNotBuilt", B::kHvm, E::kDbt, kBare, {}, "virt backend hvm is not built yet"}),
+    ::testing::Values(Case{"AutoOnABareHost", B::kAuto, {}, kBare, E::kDbt, "virt backend pv is not built yet"},
+                      Case{"AutoWithKvm", B::kAuto, {}, kKvm, E::kDbt, "this build has no kvm engine yet"},
+                      Case{"AutoWithMshv", B::kAuto, {}, kMshv, E::kDbt, "this build has no mshv engine yet"},
+                      Case{"AutoWithXen", B::kAuto, {}, kXen, E::kDbt, "this build has no xen engine yet"},
+                      Case{"PvhOnABareHostNeverFallsBack", B::kPvh, {}, kBare, {}, "no-kvm; no-mshv; no-xen"},
+                      Case{"PvhOnABareHostSaysHowToAsk", B::kPvh, {}, kBare, {}, "--engine dbt -V pvh"},
+                      Case{"PvhWithKvm", B::kPvh, {}, kKvm, {}, "this build has no kvm engine yet"},
+                      Case{"PvhOnDbtKnowingly", B::kPvh, E::kDbt, kBare, E::kDbt, "was asked for"},
+                      Case{"DbtIsNotReplacedByKvm", B::kAuto, E::kDbt, kKvm, E::kDbt, "was asked for"},
+                      Case{"KvmIsNotReplacedByDbt", B::kAuto, E::kKvm, kBare, {}, "no-kvm"},
+                      Case{"KvmUsableButNotBuilt", B::kPvh, E::kKvm, kKvm, {}, "no kvm engine yet"},
+                      Case{"XenAskedForElsewhere", B::kAuto, E::kXen, kKvm, {}, "no-xen"},
+                      Case{"PvIsNotBuilt", B::kPv, {}, kBare, {}, "virt backend pv is not built yet"},
+                      Case{"PvOnDbtIsNotBuiltEither", B::kPv, E::kDbt, kBare, {}, "not built yet"},
+                      Case{"HvmIsNotBuilt", B::kHvm, E::kDbt, kBare, {}, "virt backend hvm is not built yet"}),
     [](const auto& one) { return one.param.name; });
 
 TEST(ChooseNames, AreReadBack) {
@@ -75,7 +75,8 @@ class ProbeHost : public ::testing::Test {
   ProbeHost() {
     char pattern[] = "/tmp/bulkhead-probe-XXXXXX";
     root_ = ::mkdtemp(pattern);
-    for (const char* const part : {"/dev", "/proc/xen", "/sys/hypervisor/properties"}) fs::create_directories(root_ + part);
+    for (const char* const part : {"/dev", "/proc/xen", "/sys/hypervisor/properties"})
+      fs::create_directories(root_ + part);
   }
   ~ProbeHost() override { fs::remove_all(root_); }
   void put(const std::string& path, const std::string& text) { std::ofstream{root_ + path} << text; }

@@ -60,7 +60,8 @@ HostEngine probe_xen(const std::string& root) {
   if (read_text(root + "/sys/hypervisor/type") != "xen\n")
     return {EngineKind::kXen, false, "this is not a Xen host: /sys/hypervisor/type does not say xen"};
   if (!read_text(root + "/proc/xen/capabilities").contains("control_d"))
-    return {EngineKind::kXen, false, "this Xen domain does not control the host: /proc/xen/capabilities lacks control_d"};
+    return {EngineKind::kXen, false,
+            "this Xen domain does not control the host: /proc/xen/capabilities lacks control_d"};
   const std::string capabilities = read_text(root + "/sys/hypervisor/properties/capabilities");
   if (!capabilities.contains("hvm") && !capabilities.contains("hap"))
     return {EngineKind::kXen, false, "this Xen host's capabilities list neither hvm nor hap"};

@@ -19,8 +19,8 @@ struct HostEngines {
   const HostEngine& of(EngineKind kind) const { return all[static_cast<std::size_t>(kind)]; }
 };
 
-// Looks at /dev, /proc and /sys below `root` ("" is the host; a test's folder otherwise). Opens and closes device files,
-// never creates a guest.
+// Looks at /dev, /proc and /sys below `root` ("" is the host; a test's folder otherwise). Opens and closes device
+// files, never creates a guest.
 HostEngines probe_host(const std::string& root = "");
 
 }  // namespace bulkhead::engine

@@ -120,7 +120,8 @@ void AgentLoop::look_at_deadlines() {
     stop();
   }
   if (!milestones_.agent_up && now - began_ >= config_.boot_timeout)
-    give_up(fmt::format("the zone did not reach its agent within {} s (see --boot-timeout)", config_.boot_timeout / kSecond),
+    give_up(fmt::format("the zone did not reach its agent within {} s (see --boot-timeout)",
+                        config_.boot_timeout / kSecond),
             true);
 }
 
@@ -181,13 +182,20 @@ void AgentLoop::pump_output(Stream stream, HostStream& to) {
 std::string AgentLoop::outcome_text() const {
   const std::string_view when = started_ ? "before the command ended" : "before the command started";
   switch (outcome_.kind) {
-    case Outcome::Kind::kPowerOff: return fmt::format("the zone powered off {}", when);
-    case Outcome::Kind::kReset: return fmt::format("the zone reset itself {}", when);
-    case Outcome::Kind::kDebugExit: return fmt::format("the zone ended by its debug-exit device {}", when);
-    case Outcome::Kind::kTripleFault: return fmt::format("the zone ended by a triple fault {}: {}", when, outcome_.reason);
-    case Outcome::Kind::kHalted: return fmt::format("all vCPUs of the zone halted for good {}: {}", when, outcome_.reason);
-    case Outcome::Kind::kEngineFailure: return fmt::format("the engine cannot go on: {}", outcome_.reason);
-    case Outcome::Kind::kStopped: break;
+    case Outcome::Kind::kPowerOff:
+      return fmt::format("the zone powered off {}", when);
+    case Outcome::Kind::kReset:
+      return fmt::format("the zone reset itself {}", when);
+    case Outcome::Kind::kDebugExit:
+      return fmt::format("the zone ended by its debug-exit device {}", when);
+    case Outcome::Kind::kTripleFault:
+      return fmt::format("the zone ended by a triple fault {}: {}", when, outcome_.reason);
+    case Outcome::Kind::kHalted:
+      return fmt::format("all vCPUs of the zone halted for good {}: {}", when, outcome_.reason);
+    case Outcome::Kind::kEngineFailure:
+      return fmt::format("the engine cannot go on: {}", outcome_.reason);
+    case Outcome::Kind::kStopped:
+      break;
   }
   return fmt::format("the zone was stopped {}", when);
 }
@@ -195,12 +203,14 @@ std::string AgentLoop::outcome_text() const {
 AgentLoop::Result AgentLoop::conclude() {
   if (ending_) {
     Result result{ending_->exit_status(), {}, false};
-    if (ending_->kind == Ending::Kind::kZoneFailed) result = {125, "the zone could not be set up: " + ending_->text, false};
+    if (ending_->kind == Ending::Kind::kZoneFailed)
+      result = {125, "the zone could not be set up: " + ending_->text, false};
     if (ending_->kind == Ending::Kind::kCommandFailed) result.error = ending_->text;
     return result;
   }
   if (const int number = workshop_.signals->first(); number != 0) return {128 + number, {}, false};
-  if (const std::string panic = console_.panic(); !panic.empty()) return {125, "the guest kernel panicked: " + panic, true};
+  if (const std::string panic = console_.panic(); !panic.empty())
+    return {125, "the guest kernel panicked: " + panic, true};
   if (!failure_.empty()) return {125, failure_, console_tells_};
   return {125, outcome_text(), true};
 }

@@ -27,7 +27,7 @@ class AgentLoop {
  public:
   struct Result {
     int exit_status = 125;
-    std::string error;          // one line; empty when all went as it should
+    std::string error;           // one line; empty when all went as it should
     bool console_tells = false;  // the guest's last console lines would help
   };
 

@@ -20,23 +20,33 @@ using machine::Outcome;
 ZoneEnd end_of(const Outcome& outcome, BootLoop::Why why, const ConsoleLog& log, int signal_number) {
   switch (outcome.kind) {
     case Outcome::Kind::kPowerOff:
-    case Outcome::Kind::kReset: return {0, {}, {}};
-    case Outcome::Kind::kDebugExit: return {outcome.status, {}, {}};
-    case Outcome::Kind::kTripleFault: return {125, "the guest ended by a triple fault: " + outcome.reason, {}};
+    case Outcome::Kind::kReset:
+      return {0, {}, {}};
+    case Outcome::Kind::kDebugExit:
+      return {outcome.status, {}, {}};
+    case Outcome::Kind::kTripleFault:
+      return {125, "the guest ended by a triple fault: " + outcome.reason, {}};
     case Outcome::Kind::kHalted: {
       const std::string panic = log.panic();
       if (!panic.empty()) return {125, "the guest kernel panicked: " + panic, {}};
       return {125, "all vCPUs of the guest halted for good: " + outcome.reason, {}};
     }
-    case Outcome::Kind::kEngineFailure: return {125, "the engine cannot go on: " + outcome.reason, {}};
-    case Outcome::Kind::kStopped: break;
+    case Outcome::Kind::kEngineFailure:
+      return {125, "the engine cannot go on: " + outcome.reason, {}};
+    case Outcome::Kind::kStopped:
+      break;
   }
   switch (why) {
-    case BootLoop::Why::kSignal: return {128 + signal_number, {}, {}};
-    case BootLoop::Why::kPanic: return {125, "the guest kernel panicked: " + log.panic(), {}};
-    case BootLoop::Why::kNobodyListens: return {128 + SIGPIPE, {}, {}};
-    case BootLoop::Why::kUser: return {0, {}, {}};
-    case BootLoop::Why::kMachineEnded: break;
+    case BootLoop::Why::kSignal:
+      return {128 + signal_number, {}, {}};
+    case BootLoop::Why::kPanic:
+      return {125, "the guest kernel panicked: " + log.panic(), {}};
+    case BootLoop::Why::kNobodyListens:
+      return {128 + SIGPIPE, {}, {}};
+    case BootLoop::Why::kUser:
+      return {0, {}, {}};
+    case BootLoop::Why::kMachineEnded:
+      break;
   }
   return {125, "the machine stopped without a reason", {}};
 }
@@ -54,7 +64,8 @@ Result<Outcome> one_life(const machine::MicrovmConfig& config, engine::Engine& e
 
 }  // namespace
 
-Result<ZoneEnd> boot_zone(const BootSpec& spec, engine::Engine& engine, Cache& cache, Workshop& workshop, Report& report) {
+Result<ZoneEnd> boot_zone(const BootSpec& spec, engine::Engine& engine, Cache& cache, Workshop& workshop,
+                          Report& report) {
   set_zone_identity(spec.machine.name);
   BH_ASSIGN(const KernelImage kernel, resolve_kernel(spec.machine.kernel, cache, workshop));
   workshop.progress.done();

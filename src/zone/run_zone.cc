@@ -22,21 +22,23 @@ constexpr std::string_view kPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/us
 std::string command_line(const RootDisk& root, const std::string& append) {
   // quiet: each console byte is an exit. panic=-1: a panic becomes a reset, which we see at once. no_timer_check: the
   // kernel's test whether PIT interrupts arrive in time fails when the host has no time for us, not when they are lost.
-  std::string line = fmt::format("console=ttyS0 quiet panic=-1 no_timer_check bulkhead.root={} bulkhead.rootfs={}",
-                                 root.access == RootAccess::kWritable ? "writable" : "overlay", format_name(root.format));
+  std::string line =
+      fmt::format("console=ttyS0 quiet panic=-1 no_timer_check bulkhead.root={} bulkhead.rootfs={}",
+                  root.access == RootAccess::kWritable ? "writable" : "overlay", format_name(root.format));
   if (!append.empty()) line += " " + append;
   return line;
 }
 
 Result<std::string> start_request(const ZoneSpec& spec) {
-  StartRequest request{.terminal = spec.terminal, .hostname = spec.machine.name, .directory = spec.directory,
-                       .arguments = spec.command};
+  StartRequest request{
+      .terminal = spec.terminal, .hostname = spec.machine.name, .directory = spec.directory, .arguments = spec.command};
   if (const auto size = our_terminal_size()) {
     request.columns = size->columns;
     request.rows = size->rows;
   }
   const char* const term = ::getenv("TERM");
-  request.environment = command_environment(spec.environment, spec.terminal ? (term != nullptr ? term : "linux") : nullptr);
+  request.environment =
+      command_environment(spec.environment, spec.terminal ? (term != nullptr ? term : "linux") : nullptr);
   std::string encoded = encode_start_request(request);
   if (encoded.empty()) return fail("the command with its arguments and environment is too long for a zone");
   return encoded;
@@ -80,7 +82,8 @@ std::vector<std::string> command_environment(const std::vector<std::string>& ext
   return out;
 }
 
-Result<ZoneEnd> run_zone(const ZoneSpec& spec, engine::Engine& engine, Cache& cache, Workshop& workshop, Report& report) {
+Result<ZoneEnd> run_zone(const ZoneSpec& spec, engine::Engine& engine, Cache& cache, Workshop& workshop,
+                         Report& report) {
   set_zone_identity(spec.machine.name);
   BH_ASSIGN(std::string request, start_request(spec));
   BH_ASSIGN(MachineParts parts, prepare(spec, cache, workshop, report));
@@ -97,8 +100,14 @@ Result<ZoneEnd> run_zone(const ZoneSpec& spec, engine::Engine& engine, Cache& ca
     BH_ASSIGN(RawTerminal entered, RawTerminal::enter(STDIN_FILENO));
     raw.emplace(std::move(entered));
   }
-  AgentLoop loop{{std::move(request), spec.command.front(), spec.terminal, spec.boot_timeout_s * Nanoseconds{1'000'000'000}},
-                 port, console, wake, workshop, report.milestones, [&] { machine->stop(); }};
+  AgentLoop loop{
+      {std::move(request), spec.command.front(), spec.terminal, spec.boot_timeout_s * Nanoseconds{1'000'000'000}},
+      port,
+      console,
+      wake,
+      workshop,
+      report.milestones,
+      [&] { machine->stop(); }};
   return run_machine(*machine, loop, console, report);
 }
 

@@ -112,7 +112,8 @@ AptSources read_apt_sources(const std::string& root) {
   if (debian) sources.one_line = filter_one_line(read_text(root + "/etc/apt/sources.list"), sources.codename);
   std::error_code error;
   std::vector<fs::path> files;
-  for (const auto& entry : fs::directory_iterator{root + "/etc/apt/sources.list.d", error}) files.push_back(entry.path());
+  for (const auto& entry : fs::directory_iterator{root + "/etc/apt/sources.list.d", error})
+    files.push_back(entry.path());
   std::ranges::sort(files);
   for (const fs::path& file : files) {
     if (debian && file.extension() == ".sources") sources.deb822 += filter_deb822(read_text(file), sources.codename);

@@ -19,11 +19,12 @@ TEST(AptSources, OwnSuitesStay) {
 }
 
 TEST(AptSources, StrangersAndDisabledGo) {
-  const std::string text = "Types: deb\nURIs: https://vendor.example\nSuites: nodistro\nComponents: main\n\n"
-                           "types: deb\nuris: http://x\nsuites: bookworm-security\ncomponents: main\n\n"
-                           "Types: deb\nURIs: http://x\nSuites: bookworm\nEnabled: no\n\n"
-                           "Types: deb-src\nURIs: http://x\nSuites: bookworm\n\n"
-                           "Types: deb\nURIs: http://x\nSuites: bookworm-backports\n";
+  const std::string text =
+      "Types: deb\nURIs: https://vendor.example\nSuites: nodistro\nComponents: main\n\n"
+      "types: deb\nuris: http://x\nsuites: bookworm-security\ncomponents: main\n\n"
+      "Types: deb\nURIs: http://x\nSuites: bookworm\nEnabled: no\n\n"
+      "Types: deb-src\nURIs: http://x\nSuites: bookworm\n\n"
+      "Types: deb\nURIs: http://x\nSuites: bookworm-backports\n";
   EXPECT_EQ(filter_deb822(text, "bookworm"),
             "types: deb\nuris: http://x\nsuites: bookworm-security\ncomponents: main\n\n");
 }

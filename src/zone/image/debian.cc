@@ -49,7 +49,8 @@ Result<void> make(const AptSources& sources, const std::string& image, Workshop&
   };
   add("host.sources", sources.deb822);
   add("host.list", sources.one_line);
-  if (find_tool("mkfs.erofs").empty()) return fail("mkfs.erofs is not installed on this host: install the package erofs-utils");
+  if (find_tool("mkfs.erofs").empty())
+    return fail("mkfs.erofs is not installed on this host: install the package erofs-utils");
   if (auto made = run_tool(tool, workshop); !made)
     return fail("making the default Debian root file system: {} (or name a ROOTFS of your own)", made.error().message);
   return {};

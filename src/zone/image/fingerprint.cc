@@ -39,10 +39,10 @@ Result<void> walk(const std::string& folder, const std::function<Result<void>(co
 Result<void> add_entry(Sha256& sha, const FTSENT& entry, std::size_t prefix) {
   const struct stat& status = *entry.fts_statp;
   sha.add_text(std::string_view{entry.fts_path}.substr(std::min<std::size_t>(prefix, entry.fts_pathlen)));
-  for (const u64 value : {u64{status.st_mode}, u64{status.st_uid}, u64{status.st_gid}, u64{status.st_rdev},
-                          u64{status.st_ino}, u64{status.st_dev}, static_cast<u64>(status.st_mtim.tv_sec),
-                          static_cast<u64>(status.st_mtim.tv_nsec), static_cast<u64>(status.st_ctim.tv_sec),
-                          static_cast<u64>(status.st_ctim.tv_nsec)})
+  for (const u64 value :
+       {u64{status.st_mode}, u64{status.st_uid}, u64{status.st_gid}, u64{status.st_rdev}, u64{status.st_ino},
+        u64{status.st_dev}, static_cast<u64>(status.st_mtim.tv_sec), static_cast<u64>(status.st_mtim.tv_nsec),
+        static_cast<u64>(status.st_ctim.tv_sec), static_cast<u64>(status.st_ctim.tv_nsec)})
     sha.add_number(value);
   if (!S_ISDIR(status.st_mode)) sha.add_number(static_cast<u64>(status.st_size));
   if (!S_ISLNK(status.st_mode)) return {};
@@ -66,7 +66,8 @@ Result<FolderSize> measure(const std::string& folder) {
   FolderSize size;
   BH_TRY(walk(folder, [&](const FTSENT& entry) -> Result<void> {
     ++size.files;
-    if (S_ISREG(entry.fts_statp->st_mode)) size.bytes += (static_cast<u64>(entry.fts_statp->st_size) + 4095) & ~u64{4095};
+    if (S_ISREG(entry.fts_statp->st_mode))
+      size.bytes += (static_cast<u64>(entry.fts_statp->st_size) + 4095) & ~u64{4095};
     return {};
   }));
   return size;

@@ -16,8 +16,8 @@ namespace bulkhead::zone {
 namespace {
 
 namespace fs = std::filesystem;
-constexpr unsigned kKept = 8;                 // packed folders in the cache
-constexpr u64 kWritableSpare = 4_GiB;         // free room of a new writable root; sparse on the host
+constexpr unsigned kKept = 8;          // packed folders in the cache
+constexpr u64 kWritableSpare = 4_GiB;  // free room of a new writable root; sparse on the host
 constexpr u64 kReadOnlySpare = 1_MiB;
 
 Result<RootDisk> pack_folder(const std::string& folder, Cache& cache, Workshop& workshop) {
@@ -97,10 +97,12 @@ Result<RootDisk> prepare_writable(const RootfsRequest& request, Cache& cache, Wo
       return fail("making the writable root {}: {}", request.writable, error.message());
     }
   }
-  if (::access(request.writable.c_str(), W_OK) != 0) return fail_errno("opening the writable root {}", request.writable);
+  if (::access(request.writable.c_str(), W_OK) != 0)
+    return fail_errno("opening the writable root {}", request.writable);
   BH_ASSIGN(const RootFormat format, detect_root_format(request.writable));
   if (format != RootFormat::kExt4)
-    return fail("--writable {} holds an erofs file system, which cannot be written to: name an ext4 image", request.writable);
+    return fail("--writable {} holds an erofs file system, which cannot be written to: name an ext4 image",
+                request.writable);
   return RootDisk{request.writable, format, RootAccess::kWritable};
 }
 

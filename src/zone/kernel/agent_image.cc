@@ -3,7 +3,8 @@
 asm(".section .rodata\n"
     ".balign 16\n"
     "bulkhead_agent_start:\n"
-    ".incbin \"" BULKHEAD_AGENT_PATH "\"\n"
+    ".incbin \"" BULKHEAD_AGENT_PATH
+    "\"\n"
     "bulkhead_agent_end:\n"
     ".byte 0\n"
     ".text\n");

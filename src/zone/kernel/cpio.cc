@@ -14,8 +14,8 @@ void CpioWriter::add(std::string_view path, u32 mode, std::span<const std::byte>
   BH_ASSERT(!path.empty() && path.front() != '/' && content.size() <= 0xFFFF'FFFF);
   const u32 inode = path == "TRAILER!!!" ? 0 : next_inode_++;
   // magic ino mode uid gid nlink mtime filesize major minor rmajor rminor namesize check
-  out_ += fmt::format("070701{:08X}{:08X}{:08X}{:08X}{:08X}{:08X}{:08X}{:08X}{:08X}{:08X}{:08X}{:08X}{:08X}", inode, mode,
-                      0, 0, S_ISDIR(mode) ? 2 : 1, 0, content.size(), 0, 0, major, minor, path.size() + 1, 0);
+  out_ += fmt::format("070701{:08X}{:08X}{:08X}{:08X}{:08X}{:08X}{:08X}{:08X}{:08X}{:08X}{:08X}{:08X}{:08X}", inode,
+                      mode, 0, 0, S_ISDIR(mode) ? 2 : 1, 0, content.size(), 0, 0, major, minor, path.size() + 1, 0);
   out_ += path;
   out_ += '\0';
   pad_to_four(out_);

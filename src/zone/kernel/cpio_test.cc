@@ -17,8 +17,8 @@ TEST(Cpio, HeaderIsAsTheKernelReadsIt) {
   writer.add_file("init", 0755, bytes("abc"));
   const std::string archive = writer.finish();
   EXPECT_EQ(archive.substr(0, 6), "070701");
-  EXPECT_EQ(archive.substr(14, 8), "000081ED");       // mode
-  EXPECT_EQ(archive.substr(6 + 8 * 6, 8), "00000003");  // size
+  EXPECT_EQ(archive.substr(14, 8), "000081ED");          // mode
+  EXPECT_EQ(archive.substr(6 + 8 * 6, 8), "00000003");   // size
   EXPECT_EQ(archive.substr(6 + 8 * 11, 8), "00000005");  // name's length with its NUL
   EXPECT_EQ(archive.substr(110, 5), std::string("init\0", 5));
   EXPECT_EQ(archive.substr(116, 3), "abc");
@@ -47,8 +47,9 @@ TEST(Cpio, OtherProgramsReadIt) {
   std::ofstream{path} << writer.finish();
   Progress progress{Progress::Show::kNever};
   Workshop workshop{progress};
-  const auto listing =
-      run_tool({.command = {"sh", "-c", std::string{"cpio -t --quiet <"} + path}, .package = "cpio", .keep_output = true}, workshop);
+  const auto listing = run_tool(
+      {.command = {"sh", "-c", std::string{"cpio -t --quiet <"} + path}, .package = "cpio", .keep_output = true},
+      workshop);
   ::unlink(path);
   EXPECT_EQ(listing.value(), "a\na/b\na/b/one\na/b/two\n");
 }

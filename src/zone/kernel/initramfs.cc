@@ -30,7 +30,7 @@ std::string key_of(const KernelImage& kernel, const std::vector<WantedModule>& w
   sha.add_text(kernel.release);
   sha.add_text(kernel.modules_folder);
   for (const char* const file : {"/modules.order", "/modules.builtin", "/kernel"}) {
-    struct stat status {};
+    struct stat status{};
     ::stat((kernel.modules_folder + file).c_str(), &status);
     for (const u64 value : {static_cast<u64>(status.st_ino), static_cast<u64>(status.st_size),
                             static_cast<u64>(status.st_ctim.tv_sec), static_cast<u64>(status.st_ctim.tv_nsec)})
@@ -40,7 +40,8 @@ std::string key_of(const KernelImage& kernel, const std::vector<WantedModule>& w
   return sha.hex().substr(0, 40) + ".cpio";
 }
 
-Result<void> write_archive(const KernelImage& kernel, const std::vector<WantedModule>& wanted, const std::string& path) {
+Result<void> write_archive(const KernelImage& kernel, const std::vector<WantedModule>& wanted,
+                           const std::string& path) {
   std::vector<LoadableModule> modules;
   if (!kernel.modules_folder.empty()) {
     BH_ASSIGN(modules, resolve_modules(kernel.modules_folder, wanted));

@@ -27,7 +27,8 @@ class PrivateApt {
   Result<void> open(const AptSources& sources) {
     std::error_code error;
     fs::remove_all(folder_, error);
-    for (const char* const part : {"/lists/partial", "/archives/partial", "/sources"}) fs::create_directories(folder_ + part, error);
+    for (const char* const part : {"/lists/partial", "/archives/partial", "/sources"})
+      fs::create_directories(folder_ + part, error);
     if (error) return fail("making the folder {}: {}", folder_, error.message());
     std::ofstream{folder_ + "/sources/host.sources"} << sources.deb822;
     std::ofstream{folder_ + "/sources/host.list"} << sources.one_line;
@@ -36,11 +37,17 @@ class PrivateApt {
     return {};
   }
   Result<std::string> run(const std::string& program, std::vector<std::string> arguments) {
-    Tool tool{.command = {program, "-q", "-o", "Dir::State::lists=" + folder_ + "/lists", "-o",
-                          "Dir::State::status=" + folder_ + "/status", "-o", "Dir::Cache=" + folder_, "-o",
-                          "Dir::Cache::archives=" + folder_ + "/archives", "-o", "Dir::Etc::sourcelist=/dev/null", "-o",
-                          "Dir::Etc::sourceparts=" + folder_ + "/sources", "-o", "APT::Architecture=amd64", "-o",
-                          "APT::Architectures::=amd64", "-o", "APT::Sandbox::User=", "-o", "Acquire::Languages=none"},
+    Tool tool{.command = {program, "-q",
+                          "-o",    "Dir::State::lists=" + folder_ + "/lists",
+                          "-o",    "Dir::State::status=" + folder_ + "/status",
+                          "-o",    "Dir::Cache=" + folder_,
+                          "-o",    "Dir::Cache::archives=" + folder_ + "/archives",
+                          "-o",    "Dir::Etc::sourcelist=/dev/null",
+                          "-o",    "Dir::Etc::sourceparts=" + folder_ + "/sources",
+                          "-o",    "APT::Architecture=amd64",
+                          "-o",    "APT::Architectures::=amd64",
+                          "-o",    "APT::Sandbox::User=",
+                          "-o",    "Acquire::Languages=none"},
               .package = "apt",
               .environment = {{"DEBIAN_FRONTEND", "noninteractive"}},
               .directory = folder_,
@@ -64,8 +71,9 @@ class PrivateApt {
 Result<std::string> concrete_package(PrivateApt& apt, const std::string& package) {
   auto shown = apt.run("apt-cache", {"--no-all-versions", "show", package});
   if (!shown || shown->empty())
-    return fail("there is no package {} in the host's apt sources (for a newer kernel try --suite, e.g. bookworm-backports)",
-                package);
+    return fail(
+        "there is no package {} in the host's apt sources (for a newer kernel try --suite, e.g. bookworm-backports)",
+        package);
   const std::string behind = kernel_dependency(*shown);
   return behind.empty() ? package : behind;
 }
@@ -98,7 +106,8 @@ Result<std::string> kernel_package(const std::string& what) {
   const bool sane = !what.empty() && std::ranges::all_of(what, [](unsigned char c) {
     return std::isalnum(c) != 0 || c == '-' || c == '.' || c == '+';
   });
-  if (!sane || what[0] == '-') return fail("'{}' names no kernel: try cloud, generic or a release such as 6.1.0-43-cloud-amd64", what);
+  if (!sane || what[0] == '-')
+    return fail("'{}' names no kernel: try cloud, generic or a release such as 6.1.0-43-cloud-amd64", what);
   if (what == "cloud") return std::string{"linux-image-cloud-amd64"};
   if (what == "generic") return std::string{"linux-image-amd64"};
   return what.starts_with(kPrefix) ? what : std::string{kPrefix} + what;

@@ -20,9 +20,12 @@ TEST(KernelStore, PackageNames) {
 }
 
 TEST(KernelStore, MetaPackagesNameTheirKernel) {
-  EXPECT_EQ(kernel_dependency("Package: linux-image-cloud-amd64\nDepends: linux-image-6.1.0-43-cloud-amd64 (= 6.1.162-1)\n"),
-            "linux-image-6.1.0-43-cloud-amd64");
-  EXPECT_EQ(kernel_dependency("Package: linux-image-6.1.0-43-amd64\nDepends: kmod, initramfs-tools | linux-initramfs-tool\n"), "");
+  EXPECT_EQ(
+      kernel_dependency("Package: linux-image-cloud-amd64\nDepends: linux-image-6.1.0-43-cloud-amd64 (= 6.1.162-1)\n"),
+      "linux-image-6.1.0-43-cloud-amd64");
+  EXPECT_EQ(
+      kernel_dependency("Package: linux-image-6.1.0-43-amd64\nDepends: kmod, initramfs-tools | linux-initramfs-tool\n"),
+      "");
   EXPECT_EQ(kernel_dependency(""), "");
 }
 

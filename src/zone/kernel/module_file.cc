@@ -85,7 +85,8 @@ Result<std::span<const std::byte>> find_section(std::span<const std::byte> elf, 
   const auto section_at = [&](u32 index, Elf64_Shdr& out) {
     u64 offset;
     return index < header.e_shnum && !__builtin_add_overflow(header.e_shoff, u64{index} * sizeof out, &offset) &&
-           load(elf, offset, out) && range_within(out.sh_offset, out.sh_type == SHT_NOBITS ? 0 : out.sh_size, elf.size());
+           load(elf, offset, out) &&
+           range_within(out.sh_offset, out.sh_type == SHT_NOBITS ? 0 : out.sh_size, elf.size());
   };
   Elf64_Shdr names, section;
   if (!section_at(header.e_shstrndx, names) || names.sh_type != SHT_STRTAB) return fail("its section names are broken");
@@ -122,7 +123,9 @@ void add_soft(std::string_view text, std::vector<std::string>& out) {
 }  // namespace
 
 Result<std::string> unpack_module(std::string file) {
-  if (file.starts_with("\xFD" "7zXZ")) return unpack_xz(file);
+  if (file.starts_with("\xFD"
+                       "7zXZ"))
+    return unpack_xz(file);
   if (file.starts_with("\x28\xB5\x2F\xFD")) return unpack_zstd(file);
   if (file.starts_with("\x1F\x8B")) return unpack_gzip(file);
   if (file.size() > kMaxModuleSize) return fail("it is larger than {} MiB", kMaxModuleSize >> 20);

@@ -70,7 +70,8 @@ Result<void> Resolver::add(const std::string& name, const std::string& wanted_by
 
 }  // namespace
 
-Result<std::vector<LoadableModule>> resolve_modules(const std::string& folder, const std::vector<WantedModule>& wanted) {
+Result<std::vector<LoadableModule>> resolve_modules(const std::string& folder,
+                                                    const std::vector<WantedModule>& wanted) {
   Resolver resolver{folder};
   BH_TRY(resolver.index());
   for (const WantedModule& module : wanted) BH_TRY(resolver.want(module));

@@ -21,7 +21,9 @@ std::size_t AgentPort::read(std::span<std::byte> out) {
   return size;
 }
 
-void AgentPort::set_callbacks(std::function<void()> readable, std::function<void()>) { readable_ = std::move(readable); }
+void AgentPort::set_callbacks(std::function<void()> readable, std::function<void()>) {
+  readable_ = std::move(readable);
+}
 
 void AgentPort::offer() {
   bool any;

@@ -60,10 +60,14 @@ std::string encode_start_request(const StartRequest& request) {
 
 int Ending::exit_status() const {
   switch (kind) {
-    case Kind::kCode: return static_cast<int>(code);
-    case Kind::kSignal: return static_cast<int>(128 + code);
-    case Kind::kCommandFailed: return code == ENOENT || code == ENOTDIR ? 127 : 126;
-    case Kind::kZoneFailed: break;
+    case Kind::kCode:
+      return static_cast<int>(code);
+    case Kind::kSignal:
+      return static_cast<int>(128 + code);
+    case Kind::kCommandFailed:
+      return code == ENOENT || code == ENOTDIR ? 127 : 126;
+    case Kind::kZoneFailed:
+      break;
   }
   return 125;
 }
@@ -171,22 +175,28 @@ bool AgentSession::handle(const agent::Frame& frame) {
   if (!hello_ && frame.type != FrameType::kHello) return fail_protocol("it did not introduce itself");
   if (ending_) return fail_protocol("a frame after the last one");
   switch (frame.type) {
-    case FrameType::kHello: return handle_hello(frame);
+    case FrameType::kHello:
+      return handle_hello(frame);
     case FrameType::kStarted:
       if (!start_sent_ || started_) return fail_protocol("a command started that nobody asked for");
       return started_ = true;
-    case FrameType::kData: return handle_data(frame);
+    case FrameType::kData:
+      return handle_data(frame);
     case FrameType::kEndOfStream:
       if (!started_ || frame.stream == 0 || ended(static_cast<Stream>(frame.stream)))
         return fail_protocol("an end of a stream that is not open");
       return incoming(static_cast<Stream>(frame.stream)).ended = true;
-    case FrameType::kCredit: return handle_credit(frame);
+    case FrameType::kCredit:
+      return handle_credit(frame);
     case FrameType::kAbandon:
       if (frame.stream != 0) return fail_protocol("it gave up a stream that is its own");
       return input_abandoned_ = true;
-    case FrameType::kExited: return handle_exited(frame);
-    case FrameType::kFailed: return handle_failed(frame);
-    default: return fail_protocol("a frame that only we may send");
+    case FrameType::kExited:
+      return handle_exited(frame);
+    case FrameType::kFailed:
+      return handle_failed(frame);
+    default:
+      return fail_protocol("a frame that only we may send");
   }
 }
 

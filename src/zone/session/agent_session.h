@@ -25,8 +25,8 @@ std::string encode_start_request(const StartRequest& request);
 struct Ending {
   enum class Kind : u8 { kCode, kSignal, kZoneFailed, kCommandFailed };
   Kind kind = Kind::kCode;
-  u32 code = 0;       // exit code, signal number or errno
-  std::string text;   // kZoneFailed, kCommandFailed: printable
+  u32 code = 0;             // exit code, signal number or errno
+  std::string text;         // kZoneFailed, kCommandFailed: printable
   int exit_status() const;  // what our own exit status shall be: code, 128+n, 125, 126 or 127
 };
 

@@ -157,7 +157,8 @@ INSTANTIATE_TEST_SUITE_P(
         HostileCase{"NoHello", false, frame(FrameType::kStarted, 0)},
         HostileCase{"WrongMagic", false, frame(FrameType::kHello, 0, words({1, 1}))},
         HostileCase{"HelloTwice", true, frame(FrameType::kHello, 0, words({agent::kMagic, 1}))},
-        HostileCase{"HugeLength", true, raw(~0u, 8, 1, 0)}, HostileCase{"JustTooLong", true, raw(agent::kMaxPayload + 1, 8, 1, 0)},
+        HostileCase{"HugeLength", true, raw(~0u, 8, 1, 0)},
+        HostileCase{"JustTooLong", true, raw(agent::kMaxPayload + 1, 8, 1, 0)},
         HostileCase{"UnknownType", true, raw(0, 77, 0, 0)}, HostileCase{"UnknownStream", true, raw(1, 8, 3, 0) + "x"},
         HostileCase{"NonzeroPadding", true, raw(1, 8, 1, 1) + "x"}, HostileCase{"EmptyData", true, raw(0, 8, 1, 0)},
         HostileCase{"DataOnInput", true, frame(FrameType::kData, 0, "x")},
@@ -198,8 +199,13 @@ TEST_F(AgentSessionTest, NoiseIsTurnedAway) {
 }
 
 TEST(StartRequest, IsReadBackAsItWasWritten) {
-  std::string bytes = encode_start_request(
-      {.terminal = true, .columns = 100, .rows = 30, .hostname = "zone", .directory = "/tmp", .arguments = {"a", ""}, .environment = {"X=1"}});
+  std::string bytes = encode_start_request({.terminal = true,
+                                            .columns = 100,
+                                            .rows = 30,
+                                            .hostname = "zone",
+                                            .directory = "/tmp",
+                                            .arguments = {"a", ""},
+                                            .environment = {"X=1"}});
   agent::StartReader reader{bytes};
   agent::StartHeader header{};
   ASSERT_TRUE(reader.header(header));

@@ -22,12 +22,12 @@ class ConsoleHub {
   device::ConsoleBackend& debugcon() { return ends_[2]; }
 
   // For the loop, which alone takes output and puts input.
-  std::string output() const;               // a copy of what waits
+  std::string output() const;  // a copy of what waits
   void consume_output(std::size_t bytes);
   std::size_t input_room() const;
   void put_input(std::span<const std::byte> bytes);  // at most input_room()
-  void detach();  // before the machine goes: its callbacks are called no more
-  void drop_output();  // from now on: nobody reads it
+  void detach();                                     // before the machine goes: its callbacks are called no more
+  void drop_output();                                // from now on: nobody reads it
 
  private:
   class End final : public device::ConsoleBackend {

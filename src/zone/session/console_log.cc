@@ -54,7 +54,8 @@ void ConsoleLog::forget_panic() {
 std::vector<std::string> ConsoleLog::last_lines(std::size_t count) const {
   const Lock lock{mutex_};
   std::vector<std::string> out;
-  for (std::size_t i = 0; i < lines_.size(); ++i) out.push_back(printable(lines_[(next_ + i) % lines_.size()], kLineLength));
+  for (std::size_t i = 0; i < lines_.size(); ++i)
+    out.push_back(printable(lines_[(next_ + i) % lines_.size()], kLineLength));
   if (!line_.empty()) out.push_back(printable(line_, kLineLength));
   std::erase_if(out, [](const std::string& line) { return line.empty(); });
   if (out.size() > count) out.erase(out.begin(), out.end() - static_cast<std::ptrdiff_t>(count));

@@ -22,8 +22,8 @@ class ConsoleLog {
   explicit ConsoleLog(Wake& wake) : wake_{wake} {}
   void feed(std::span<const std::byte> data);  // notifies `wake` when a panic is first seen
   std::optional<Nanoseconds> first_byte_at() const;
-  std::string panic() const;                   // the panic's line, printable; empty: none seen
-  void forget_panic();                         // a new kernel starts
+  std::string panic() const;                                     // the panic's line, printable; empty: none seen
+  void forget_panic();                                           // a new kernel starts
   std::vector<std::string> last_lines(std::size_t count) const;  // printable, the unfinished one included
 
  private:

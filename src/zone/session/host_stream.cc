@@ -13,7 +13,7 @@
 namespace bulkhead::zone {
 
 HostStream::HostStream(int fd, Direction direction) {
-  struct stat status {};
+  struct stat status{};
   if (::fstat(fd, &status) != 0) {
     open_ = false;
     return;
@@ -32,8 +32,10 @@ HostStream::HostStream(int fd, Direction direction) {
   open_ = static_cast<bool>(fd_);
   if (S_ISSOCK(status.st_mode)) how_ = How::kSocket;
   // Without a second opening: a pipe that polls as writable takes PIPE_BUF bytes without blocking [pipe(7)].
-  else if (!S_ISREG(status.st_mode) && !S_ISBLK(status.st_mode)) how_ = How::kSmallPieces;
-  else always_ready_ = true;
+  else if (!S_ISREG(status.st_mode) && !S_ISBLK(status.st_mode))
+    how_ = How::kSmallPieces;
+  else
+    always_ready_ = true;
 }
 
 std::size_t HostStream::read(std::span<std::byte> out) {

@@ -59,7 +59,8 @@ void remove_leftovers(const std::string& folder) {
 void prune(const std::string& folder, unsigned keep) {
   std::error_code error;
   std::vector<std::pair<fs::file_time_type, fs::path>> entries;
-  for (const auto& entry : fs::directory_iterator{folder, error}) entries.emplace_back(entry.last_write_time(error), entry);
+  for (const auto& entry : fs::directory_iterator{folder, error})
+    entries.emplace_back(entry.last_write_time(error), entry);
   if (keep == 0 || entries.size() <= keep) return;
   std::ranges::sort(entries, std::greater{});
   for (std::size_t i = keep; i < entries.size(); ++i) discard(entries[i].second);

@@ -46,7 +46,8 @@ Prepared prepare(const Tool& tool, std::string path) {
     if (!replaced) prepared.environment_text.emplace_back(text);
   }
   const char* const path_variable = ::getenv("PATH");
-  prepared.environment_text.push_back(std::string{"PATH="} + (path_variable != nullptr ? path_variable : "/usr/bin:/bin") +
+  prepared.environment_text.push_back(std::string{"PATH="} +
+                                      (path_variable != nullptr ? path_variable : "/usr/bin:/bin") +
                                       ":/usr/local/sbin:/usr/sbin:/sbin");
   prepared.environment_text.emplace_back("LC_ALL=C.UTF-8");
   for (const auto& [key, value] : tool.environment) prepared.environment_text.push_back(key + "=" + value);
@@ -155,7 +156,8 @@ std::string last_lines(std::string_view text, unsigned lines) {
 std::string find_tool(const std::string& name) {
   if (name.contains('/')) return ::access(name.c_str(), X_OK) == 0 ? name : std::string{};
   const char* const variable = ::getenv("PATH");
-  const std::string path = std::string{variable != nullptr ? variable : "/usr/bin:/bin"} + ":/usr/local/sbin:/usr/sbin:/sbin";
+  const std::string path =
+      std::string{variable != nullptr ? variable : "/usr/bin:/bin"} + ":/usr/local/sbin:/usr/sbin:/sbin";
   for (std::size_t start = 0; start <= path.size();) {
     const std::size_t end = std::min(path.find(':', start), path.size());
     const std::string candidate = path.substr(start, end - start) + "/" + name;

@@ -19,8 +19,8 @@ struct Tool {
   std::vector<std::string> command;  // found through PATH and the usual sbin folders
   std::string package;               // the Debian package that has it, for the error when it is missing
   std::vector<std::pair<std::string, std::string>> environment = {};  // on top of ours
-  std::string directory = {};                                       // empty: ours
-  bool keep_output = false;                                      // stdout into the result instead of the error's tail
+  std::string directory = {};                                         // empty: ours
+  bool keep_output = false;  // stdout into the result instead of the error's tail
 };
 
 // Runs to the end with stdin empty. The tool gets a process group of its own and dies with us; when one of the signals

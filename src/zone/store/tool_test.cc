@@ -36,7 +36,9 @@ TEST_F(ToolTest, MissingToolNamesItsPackage) {
 TEST_F(ToolTest, EndlessOutputIsBounded) { EXPECT_LE(shell("yes | head -c 20000000").value().size(), 4u << 20); }
 
 TEST_F(ToolTest, InputIsEmptyAndEnvironmentIsAdded) {
-  EXPECT_EQ(run_tool({.command = {"sh", "-c", "cat; echo $EXTRA"}, .package = "dash", .environment = {{"EXTRA", "x"}},
+  EXPECT_EQ(run_tool({.command = {"sh", "-c", "cat; echo $EXTRA"},
+                      .package = "dash",
+                      .environment = {{"EXTRA", "x"}},
                       .keep_output = true},
                      workshop_)
                 .value(),
