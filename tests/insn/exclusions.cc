@@ -55,6 +55,8 @@ bool may_run(const ZydisDecodedInstruction& insn, const ZydisDecodedOperand* ope
   const bool loop = insn.opcode_map == ZYDIS_OPCODE_MAP_DEFAULT && (insn.opcode == 0xe0 || insn.opcode == 0xe1);
   for (unsigned i = 0; loop && i < insn.raw.prefix_count; ++i)
     if ((insn.raw.prefixes[i].value & 0xfe) == 0xf2) return false;
+  // XCHG R8, RAX, which Zydis 4.0 takes for PAUSE.
+  if (insn.mnemonic == ZYDIS_MNEMONIC_PAUSE && (insn.attributes & ZYDIS_ATTRIB_HAS_REX)) return false;
   if (insn.mnemonic == ZYDIS_MNEMONIC_BSWAP && insn.operand_width == 16) return false;  // undefined result
   const bool double_shift = insn.mnemonic == ZYDIS_MNEMONIC_SHLD || insn.mnemonic == ZYDIS_MNEMONIC_SHRD;
   if (double_shift && insn.operand_width == 16) return false;  // undefined result for counts above 16

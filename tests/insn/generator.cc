@@ -93,6 +93,7 @@ class Builder {
         c.operands[1].type == ZYDIS_OPERAND_TYPE_REGISTER) {
       const u8 offset = gpr_number(c.operands[1].reg.value);
       if (!pin_value(offset, static_cast<u64>(static_cast<i64>(random_.below(4000)) - 2000))) return false;
+      if (out_.before.gpr[offset] + 4000 > 8000) return false;  // pinned as something else
     }
     if (c.insn.attributes & (ZYDIS_ATTRIB_HAS_REP | ZYDIS_ATTRIB_HAS_REPE | ZYDIS_ATTRIB_HAS_REPNE)) {
       const bool huge = random_.chance(2);
@@ -189,7 +190,7 @@ class Builder {
     const u64 segment = mem.segment == ZYDIS_REGISTER_GS ? kGsBase : 0;
     if (!solve(c, operand, address, segment)) return false;
     if (size > 64 || environment) {
-      if (out_.insn_count > 0 && gpr_number(mem.base) == kRsp) return false;  // a push moves it
+      if (out_.insn_count > 0 && (moving(mem.base) || moving(mem.index))) return false;
       st_.last = true;  // what it stores of the x87 pointers must not get anywhere
       out_.any_page_fault = true;
       ignore_pointers(c, address);
@@ -200,6 +201,12 @@ class Builder {
     if (hidden && !(operand.actions & ZYDIS_OPERAND_ACTION_MASK_READ)) return true;
     patch(c, address, size);
     return true;
+  }
+
+  // By stack or string instructions, a little.
+  static bool moving(ZydisRegister reg) {
+    const u8 number = gpr_number(reg);
+    return number == kRsp || number == kRsi || number == kRdi;
   }
 
   void ignore_pointers(const Candidate& c, u64 address) {
@@ -238,11 +245,12 @@ class Builder {
       if (!pin_value(base, wanted - displacement - scaled)) return false;
     }
     u64 reached = out_.before.gpr[base] + displacement + (index == kNone ? 0 : out_.before.gpr[index] * mem.scale);
-    if (c.insn.address_width == 32) reached &= 0xffffffff;
-    return finish_address(c, address, reached + segment);
+    const bool stack = hidden && base == kRsp;  // not truncated by an address-size prefix
+    if (c.insn.address_width == 32 && !stack) reached &= 0xffffffff;
+    return finish_address(c, address, reached + segment, stack);
   }
-  bool finish_address(Candidate& c, u64& address, u64 reached) {
-    if (c.insn.address_width == 32 && reached > 0xffffffff) return false;
+  bool finish_address(Candidate& c, u64& address, u64 reached, bool stack = false) {
+    if (c.insn.address_width == 32 && !stack && reached > 0xffffffff) return false;
     address = reached;
     return harmless(address);
   }

@@ -64,7 +64,8 @@ u8* map_at(u64 address, u64 size, int protection) {
 class NativeRunner final : public CaseRunner {
  public:
   NativeRunner() {
-    code_ = map_at(kCodeBase, kCodeSize, PROT_READ | PROT_WRITE | PROT_EXEC);
+    code_ = map_at(kCodeBase, kCodeSize, PROT_READ | PROT_WRITE);
+    std::memset(code_, 0xcc, kCodeSize);  // present, as the guest's pages are
     data_ = map_at(kDataBase, kDataSize, PROT_READ | PROT_WRITE);
     std::memcpy(data_, initial_data().data(), kDataSize);
     BH_ASSERT(mprotect(data_ + kWritableSize, kReadOnlySize, PROT_READ) == 0);
@@ -93,6 +94,7 @@ class NativeRunner final : public CaseRunner {
   std::string_view name() const override { return "native"; }
 
   void load(std::span<const Case> batch) override {
+    BH_ASSERT(mprotect(code_, kCodeSize, PROT_READ | PROT_WRITE) == 0);
     for (const Case& test : batch) {
       u8* at = code_ + (test.start - kCodeBase);
       std::memcpy(at, test.code.data(), test.length);
@@ -100,6 +102,7 @@ class NativeRunner final : public CaseRunner {
       std::memcpy(at + test.length, jump, 6);
       std::memcpy(at + test.length + 6, &capture.resume_at, 8);
     }
+    BH_ASSERT(mprotect(code_, kCodeSize, PROT_READ | PROT_EXEC) == 0);
   }
 
   void run(const Case& test, Outcome& outcome) override {

@@ -156,8 +156,10 @@ StepResult execute_native(const SimdCall& call) {
     return finish_native(call, frame);
   }
   if (plan.waits && x87_exception_pending(cpu.s)) cpu.raise(kMf);
-  check_alignment(call, unchecked_linear(call));
+  // Vector operands are found misaligned before they are found outside the segment, FXSAVE areas behind.
+  if (plan.unit != SimdUnit::kFxsave) check_alignment(call, unchecked_linear(call));
   const u64 linear = cpu.linear_of(call.insn, plan.memory_size, plan.memory_write ? Access::kWrite : Access::kRead);
+  if (plan.unit == SimdUnit::kFxsave) check_alignment(call, linear);
   std::byte* bounce = simd_scratch().bounce.data() + (linear & 63);
   const bool narrow_fx = plan.unit == SimdUnit::kFxsave && plan.mode != CodeSize::k64;
   if (plan.memory_read) cpu.load_bytes(linear, bounce, plan.memory_size);

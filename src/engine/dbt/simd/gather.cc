@@ -65,10 +65,11 @@ StepResult execute_gather(const SimdCall& call) {
   const u64 mask = mask_value(call);
   BH_GUARD(cpu) {
     for (unsigned i = 0; i < plan.element_count; ++i) {
-      if (!bit(mask, i)) continue;
-      const u64 value = cpu.load(element_linear(call, i, Access::kRead), plan.element_size);
-      std::memcpy(scratch.vector.data() + i * plan.element_size, &value, plan.element_size);
-      scratch.done |= u64{1} << i;
+      if (bit(mask, i)) {
+        const u64 value = cpu.load(element_linear(call, i, Access::kRead), plan.element_size);
+        std::memcpy(scratch.vector.data() + i * plan.element_size, &value, plan.element_size);
+      }
+      scratch.done |= u64{1} << i;  // a disabled one too: its mask element is cleared like the others
     }
   }
   if (cpu.escape_kind == Escape::kFault) {

@@ -72,7 +72,7 @@ void XsaveView::write_vector(unsigned n, const void* in, unsigned size) {
 }
 
 void XsaveView::use(u64 component) {
-  if (xstate_bv() & component) return;
+  if ((xstate_bv() & component) || !(host_xstate().xcr0 & component)) return;
   materialize(component);
   set_xstate_bv(xstate_bv() | component);
 }
