@@ -26,8 +26,8 @@ class Debian(Case):
         self.assertIn(b"Kernel panic", done.out)
         self.assertEqual(done.err, b"")
 
-    def test_console_hvc0_gets_everything_too(self):
-        # The cloud kernel has virtio-console built in; where it is a module the UART shows the panic instead.
+    def test_console_hvc0_as_well(self):
+        # The last console is the main one: where virtio-console is a module, there is none, and the UART has to do.
         done = self.boot("console=ttyS0 console=hvc0 panic=-1 quiet", "--no-reboot")
         self.assert_status(done, 0)
 

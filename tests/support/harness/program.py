@@ -1,6 +1,7 @@
 """The program under test, started as a user starts it."""
 import contextlib
 import dataclasses
+import json
 import os
 import pathlib
 import signal
@@ -96,3 +97,7 @@ def marked_processes(mark):
 def own_folder(prefix="bulkhead-test-"):
     with tempfile.TemporaryDirectory(prefix=prefix) as path:
         yield pathlib.Path(path)
+
+
+def json_of(path):
+    return json.loads(pathlib.Path(path).read_text())

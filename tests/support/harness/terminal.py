@@ -56,7 +56,8 @@ class Terminal:
             if match := re.search(pattern, self.shown):
                 self.shown = self.shown[match.end():]
                 return match
-            if not self._read(deadline):
+            ended = self.start.process.poll() is not None
+            if not self._read(min(deadline, time.monotonic() + 1)) and (ended or time.monotonic() > deadline):
                 raise program.TookTooLong(f"waiting for {pattern!r}, the terminal shows {self.shown[-2000:]!r}")
 
     def finish(self, timeout=60):
