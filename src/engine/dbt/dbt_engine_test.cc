@@ -282,6 +282,37 @@ TEST_P(DbtGuest, StateRoundTripIsExact) {
   EXPECT_EQ(again.interrupt_shadow, state.interrupt_shadow);
 }
 
+u64 tsc_in(const VcpuState& state) {
+  for (const MsrValue& msr : state.msrs)
+    if (msr.index == 0x10) return msr.value;
+  return 0;
+}
+
+// A machine takes the state, loads a kernel for a second, and sets it: the first vCPU's clock must not be behind the others' by that.
+TEST_P(DbtGuest, ClockGoesOnBetweenStateAndSetState) {
+  start({0xfa, 0xf4}, 2);
+  const VcpuState state = vcpu().state();
+  std::this_thread::sleep_for(std::chrono::milliseconds{20});
+  ASSERT_TRUE(vcpu().set_state(state));
+  const u64 other_before = tsc_in(vcpu(1).state()), first = tsc_in(vcpu().state()), other_after = tsc_in(vcpu(1).state());
+  EXPECT_LE(other_before, first);
+  EXPECT_LE(first, other_after);
+}
+
+TEST_P(DbtGuest, ClocksThatAreSetAlikeAgree) {
+  start({0xfa, 0xf4}, 2);
+  for (const unsigned index : {0u, 1u}) {
+    VcpuState state = vcpu(index).state();
+    for (MsrValue& msr : state.msrs)
+      if (msr.index == 0x10) msr.value = u64{1} << 50;
+    ASSERT_TRUE(vcpu(index).set_state(state));
+  }
+  const u64 other_before = tsc_in(vcpu(1).state()), first = tsc_in(vcpu().state()), other_after = tsc_in(vcpu(1).state());
+  EXPECT_GE(first, u64{1} << 50);
+  EXPECT_LE(other_before, first);
+  EXPECT_LE(first, other_after);
+}
+
 TEST_P(DbtGuest, ImpossibleStatesAreRefused) {
   start({0xfa, 0xf4});
   const VcpuState good = vcpu().state();

@@ -36,6 +36,7 @@ class DbtVcpu final : public Vcpu {
   Result<void> check(const VcpuState& state) const;
   Result<void> load_msrs(const VcpuState& state);
   void load_registers(const VcpuState& state);
+  void load_tsc(u64 value);
   Result<void> load_lapic(const VcpuState& state);
   void load_events(const VcpuState& state);
 
@@ -45,6 +46,7 @@ class DbtVcpu final : public Vcpu {
   bool thread_ready_ = false;
   bool owed_ = false;      // the exit handed out needs its answer taken
   bool shut_down_ = false;  // triple fault: nothing runs until the state is set anew
+  u64 shown_tsc_ = 0;       // what the last state() said
   // Events that set_state() brought and that no bit of the state can hold.
   std::optional<Fault> injected_fault_;
   std::optional<u8> injected_interrupt_;

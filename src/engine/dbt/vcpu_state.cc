@@ -95,7 +95,10 @@ VcpuState DbtVcpu::state() {
 
 void DbtVcpu::save_msrs(VcpuState& out) {
   for (const u32 index : kMsrs)
-    if (const auto value = read_msr(cpu_, index)) out.msrs.push_back({index, *value});
+    if (const auto value = read_msr(cpu_, index)) {
+      out.msrs.push_back({index, *value});
+      if (index == kMsrTsc) shown_tsc_ = *value;
+    }
 }
 
 // What a processor could never be in is refused, so that the rest of the engine need not expect it.
@@ -160,9 +163,23 @@ void DbtVcpu::load_registers(const VcpuState& state) {
   }
 }
 
+// A clock that was read by state() and comes back unchanged goes on: it has not stood still meanwhile. One that is set to within a
+// second of another vCPU's is meant to agree with that, or a guest would see its clocks apart by what passed between two calls.
+void DbtVcpu::load_tsc(u64 value) {
+  if (value == shown_tsc_) return;
+  u64& offset = cpu_.s.tsc_offset;
+  offset = value - (cpu_.read_tsc() - offset);
+  const u64 second = cpu_.shared.features.tsc_hz;
+  for (const auto& other : cpu_.shared.cpus)
+    if (other.get() != &cpu_ && offset - other->s.tsc_offset + second < 2 * second) {
+      offset = other->s.tsc_offset;
+      return;
+    }
+}
+
 Result<void> DbtVcpu::load_lapic(const VcpuState& state) {
   Lapic& lapic = *cpu_.lapic;
-  cpu_.s.tsc_offset = msr_of(state, kMsrTsc, cpu_.read_tsc()) - (cpu_.read_tsc() - cpu_.s.tsc_offset);
+  load_tsc(msr_of(state, kMsrTsc, shown_tsc_));
   cpu_.s.tsc_adjust = msr_of(state, kMsrTscAdjust, cpu_.s.tsc_adjust);
   const u64 base = msr_of(state, kMsrApicBase, lapic.apic_base());
   if ((base & 0xc00) == 0x400) return fail("vCPU state: IA32_APIC_BASE {:#x} is not possible", base);

@@ -4,6 +4,7 @@
 #include "abi/linux/linux_boot.h"
 #include "abi/multiboot/multiboot.h"
 #include "abi/pvh/pvh.h"
+#include "engine/cpu_model.h"
 #include "machine/microvm/layout.h"
 #include "spec/e820.h"
 
@@ -53,6 +54,17 @@ Result<void> write_firmware(const MicrovmConfig& config, const std::vector<Virti
   return {};
 }
 
+// Linux on a CPU model that does not tell the TSC's rate measures it against the PIT. When the host takes our thread away at the
+// wrong moment it gets that wrong by an order of magnitude, and its clock with it; so it is told, unless the user tells it.
+std::string command_line(const MicrovmConfig& config, const abi::Kernel& kernel) {
+  const std::string& line = config.command_line;
+  if (!kernel.setup || line.find("tsc_early_khz=") != std::string::npos) return line;
+  const auto model = engine::make_cpu_model(config.cpu_model, config.vcpus);
+  if (!model || model->lookup(0x15, 0).ebx != 0) return line;
+  std::string told = fmt::format("{}{}tsc_early_khz={}", line, line.empty() ? "" : " ", model->tsc_hz / 1000);
+  return told.size() <= kernel.command_line_limit() ? told : line;
+}
+
 // Multiboot modules follow the kernel, where small kernels that map little can reach them.
 Result<void> load_modules(const MicrovmConfig& config, const abi::Kernel& kernel, const GuestMemory& memory,
                           abi::BootInfo& info) {
@@ -86,7 +98,7 @@ Result<std::string> prepare_boot(const MicrovmConfig& config, const std::vector<
   BH_ASSIGN(const abi::Kernel kernel, abi::load_kernel(config.kernel_path, memory, wanted(config.protocol)));
   abi::BootInfo info;
   info.memory_map = memory_map(memory);
-  info.command_line = config.command_line;
+  info.command_line = command_line(config, kernel);
   info.rsdp = layout::kAcpiTables;
   BH_TRY(load_others(config, kernel, memory, info));
   BH_TRY(write_firmware(config, virtio, memory));
