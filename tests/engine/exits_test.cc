@@ -99,7 +99,8 @@ TEST_P(Conformance, DeviceMemoryWritesOfEverySize) {
     c.mov(c.dword[c.rdi + 4], c.eax);
     c.mov(c.qword[c.rdi + 8], c.rax);
   });
-  for (const auto& [offset, size, value] : {std::tuple{1, 1, u64{0x88}}, {2, 2, u64{0x7788}}, {4, 4, u64{0x55667788}}, {8, 8, u64{0x1122334455667788}}}) {
+  for (const auto& [offset, size, value] :
+       {std::tuple{1, 1, u64{0x88}}, {2, 2, u64{0x7788}}, {4, 4, u64{0x55667788}}, {8, 8, u64{0x1122334455667788}}}) {
     const MmioExit& exit = guest.expect<MmioExit>();
     EXPECT_EQ(exit.address, Gpa{kMmioAt} + static_cast<u64>(offset));
     EXPECT_EQ(exit.size, size);
@@ -168,8 +169,10 @@ TEST_P(Conformance, VectorAccessToDeviceMemoryComesInPieces) {
     }
     const u64 at = mmio->address.value - kMmioAt;
     ASSERT_LE(at + mmio->size, device.size());
-    if (mmio->write) std::memcpy(&device[at], &mmio->value, mmio->size);
-    else std::memcpy(&mmio->value, &device[at], mmio->size);
+    if (mmio->write)
+      std::memcpy(&device[at], &mmio->value, mmio->size);
+    else
+      std::memcpy(&mmio->value, &device[at], mmio->size);
   }
   EXPECT_TRUE(std::equal(device.begin(), device.begin() + 16, device.begin() + 16));
 }
@@ -214,7 +217,10 @@ TEST_P(Conformance, RefusedMsrIsAGeneralProtectionFault) {
 
 TEST_P(Conformance, HaltThatNothingCanWake) {
   BH_CONFORMANCE_GUEST(guest);
-  guest.long_mode([](Code& c) { c.cli(); c.hlt(); });
+  guest.long_mode([](Code& c) {
+    c.cli();
+    c.hlt();
+  });
   guest.expect<HaltExit>();
 }
 
@@ -230,7 +236,8 @@ TEST_P(Conformance, UnknownOptionIsRefusedByName) {
   ASSERT_TRUE(memory && model);
   const auto engine = GetParam().make();
   if (!engine->probe().usable) GTEST_SKIP() << engine->probe().reason;
-  const auto partition = engine->create({.vcpus = 1, .cpu_model = *model, .options = {{"engine.no-such-thing", "1"}}}, *memory);
+  const auto partition =
+      engine->create({.vcpus = 1, .cpu_model = *model, .options = {{"engine.no-such-thing", "1"}}}, *memory);
   ASSERT_FALSE(partition);
   EXPECT_NE(partition.error().message.find("engine.no-such-thing"), std::string::npos);
 }

@@ -6,14 +6,14 @@ namespace {
 
 TEST_P(Conformance, RealModeGuest) {
   BH_CONFORMANCE_GUEST(guest);
-  guest.real_mode({0xb8, 0x00, 0x02,        // mov ax,0x200
-                   0x8e, 0xd8,              // mov ds,ax
+  guest.real_mode({0xb8, 0x00, 0x02,                    // mov ax,0x200
+                   0x8e, 0xd8,                          // mov ds,ax
                    0xc7, 0x06, 0x10, 0x00, 0xcd, 0xab,  // mov word [0x10],0xabcd
-                   0x31, 0xc0,              // xor ax,ax
-                   0x8e, 0xc0,              // mov es,ax
-                   0x26, 0xa1, 0x10, 0x20,  // mov ax,es:[0x2010]
-                   0xba, 0xf4, 0x00,        // mov dx,0xf4
-                   0xef});                  // out dx,ax
+                   0x31, 0xc0,                          // xor ax,ax
+                   0x8e, 0xc0,                          // mov es,ax
+                   0x26, 0xa1, 0x10, 0x20,              // mov ax,es:[0x2010]
+                   0xba, 0xf4, 0x00,                    // mov dx,0xf4
+                   0xef});                              // out dx,ax
   EXPECT_EQ(guest.report(), 0xabcdu);
 }
 
@@ -42,13 +42,19 @@ TEST_P(Conformance, RealModeToLongMode) {
   BH_CONFORMANCE_GUEST(guest);
   const u8 table[] = {63, 0, kGdtAt & 0xff, kGdtAt >> 8, 0, 0};
   std::memcpy(guest.host(0x1800), table, sizeof table);
-  guest.assemble([](Code& c) { emit_read_cr(c, 0); c.shr(c.rax, 31); emit_report(c); }, kCodeAt);
-  guest.real_mode({0xfa,                                            // cli
-                   0x66, 0x0f, 0x01, 0x16, 0x00, 0x18,              // lgdt [0x1800]
+  guest.assemble(
+      [](Code& c) {
+        emit_read_cr(c, 0);
+        c.shr(c.rax, 31);
+        emit_report(c);
+      },
+      kCodeAt);
+  guest.real_mode({0xfa,                                                  // cli
+                   0x66, 0x0f, 0x01, 0x16, 0x00, 0x18,                    // lgdt [0x1800]
                    0x66, 0xb8, 0x20, 0x06, 0x00, 0x00, 0x0f, 0x22, 0xe0,  // mov eax,0x620; mov cr4,eax
                    0x66, 0xb8, 0x00, 0x00, 0x01, 0x00, 0x0f, 0x22, 0xd8,  // mov eax,0x10000; mov cr3,eax
-                   0x66, 0xb9, 0x80, 0x00, 0x00, 0xc0, 0x0f, 0x32,  // mov ecx,EFER; rdmsr
-                   0x66, 0x0d, 0x00, 0x01, 0x00, 0x00, 0x0f, 0x30,  // or eax,LME; wrmsr
+                   0x66, 0xb9, 0x80, 0x00, 0x00, 0xc0, 0x0f, 0x32,        // mov ecx,EFER; rdmsr
+                   0x66, 0x0d, 0x00, 0x01, 0x00, 0x00, 0x0f, 0x30,        // or eax,LME; wrmsr
                    0x66, 0xb8, 0x33, 0x00, 0x00, 0x80, 0x0f, 0x22, 0xc0,  // mov eax,0x80000033; mov cr0,eax
                    0x66, 0xea, 0x00, 0x00, 0x10, 0x00, 0x08, 0x00});      // jmp far 8:0x100000
   EXPECT_EQ(guest.report(), 1u);
@@ -248,8 +254,9 @@ TEST_P(Conformance, CpuidIsSane) {
   const VcpuState state = guest.vcpu().state();
   EXPECT_GE(state.gpr[8], 7u);
   EXPECT_NE(state.gpr[9], 0u);
-  EXPECT_EQ(state.gpr[3] >> 24, 0u);          // initial APIC ID
-  constexpr u32 kNeeded = 1u << 0 | 1u << 4 | 1u << 5 | 1u << 6 | 1u << 8 | 1u << 9 | 1u << 15 | 1u << 24 | 1u << 25 | 1u << 26;
+  EXPECT_EQ(state.gpr[3] >> 24, 0u);  // initial APIC ID
+  constexpr u32 kNeeded =
+      1u << 0 | 1u << 4 | 1u << 5 | 1u << 6 | 1u << 8 | 1u << 9 | 1u << 15 | 1u << 24 | 1u << 25 | 1u << 26;
   EXPECT_EQ(state.gpr[2] & kNeeded, kNeeded);  // FPU TSC MSR PAE CX8 APIC CMOV FXSR SSE SSE2
 }
 
@@ -257,7 +264,11 @@ TEST_P(Conformance, TimeStampCounterAdvances) {
   BH_CONFORMANCE_GUEST(guest);
   guest.long_mode([](Code& c) {
     Xbyak::Label back;
-    const auto read = [&] { c.rdtsc(); c.shl(c.rdx, 32); c.or_(c.rax, c.rdx); };
+    const auto read = [&] {
+      c.rdtsc();
+      c.shl(c.rdx, 32);
+      c.or_(c.rax, c.rdx);
+    };
     read();
     c.mov(c.rbx, c.rax);
     read();

@@ -112,25 +112,27 @@ TEST_P(Conformance, InterprocessorInterrupt) {
     c.mov(c.eax, 8);
     emit_report(c);
   });
-  guest.long_mode([&](Code& c) {
-    Xbyak::Label idle;
-    emit_lapic_write(c, kSpurious, 0x1ff);
-    c.mov(c.dword[c.r15 + static_cast<int>(kFlag)], 1);
-    c.sti();
-    c.L(idle);
-    c.hlt();
-    c.jmp(idle);
-    guest.set_gate(0x51, guest.here(c));
-    c.mov(c.dword[c.r15 + static_cast<int>(kFlag)], 2);
-    emit_lapic_write(c, kEoi, 0);
-    emit_iret(c);
-  }, 1);
+  guest.long_mode(
+      [&](Code& c) {
+        Xbyak::Label idle;
+        emit_lapic_write(c, kSpurious, 0x1ff);
+        c.mov(c.dword[c.r15 + static_cast<int>(kFlag)], 1);
+        c.sti();
+        c.L(idle);
+        c.hlt();
+        c.jmp(idle);
+        guest.set_gate(0x51, guest.here(c));
+        c.mov(c.dword[c.r15 + static_cast<int>(kFlag)], 2);
+        emit_lapic_write(c, kEoi, 0);
+        emit_iret(c);
+      },
+      1);
   guest.start_thread(1);
   EXPECT_EQ(guest.report(), 8u);
 }
 
-// vCPU 0 changes a function that vCPU 1 calls all the time, then interrupts it: from the interrupt's acknowledgement on, the old code
-// must not run any more [SDM-3A "Handling Self- and Cross-Modifying Code"].
+// vCPU 0 changes a function that vCPU 1 calls all the time, then interrupts it: from the interrupt's acknowledgement
+// on, the old code must not run any more [SDM-3A "Handling Self- and Cross-Modifying Code"].
 TEST_P(Conformance, CrossModifyingCode) {
   BH_CONFORMANCE_GUEST(guest, 2);
   constexpr int kRounds = 200;
@@ -156,27 +158,29 @@ TEST_P(Conformance, CrossModifyingCode) {
     c.mov(c.eax, c.dword[c.r15 + static_cast<int>(kDone)]);
     emit_report(c);
   });
-  guest.long_mode([&](Code& c) {
-    Xbyak::Label again;
-    emit_lapic_write(c, kSpurious, 0x1ff);
-    c.mov(c.dword[c.r15 + kCounter], 1);
-    c.sti();
-    c.mov(c.ebx, static_cast<u32>(function));
-    c.L(again);
-    c.call(c.rbx);
-    c.mov(c.esi, c.eax);
-    c.jmp(again);
-    guest.set_gate(0x52, guest.here(c));
-    c.push(c.rax);
-    c.push(c.rdx);
-    c.call(c.rbx);
-    c.mov(c.ecx, c.eax);
-    emit_lapic_write(c, kEoi, 0);
-    c.mov(c.dword[c.r15 + static_cast<int>(kFlag)], c.ecx);  // what the new code says
-    c.pop(c.rdx);
-    c.pop(c.rax);
-    emit_iret(c);
-  }, 1);
+  guest.long_mode(
+      [&](Code& c) {
+        Xbyak::Label again;
+        emit_lapic_write(c, kSpurious, 0x1ff);
+        c.mov(c.dword[c.r15 + kCounter], 1);
+        c.sti();
+        c.mov(c.ebx, static_cast<u32>(function));
+        c.L(again);
+        c.call(c.rbx);
+        c.mov(c.esi, c.eax);
+        c.jmp(again);
+        guest.set_gate(0x52, guest.here(c));
+        c.push(c.rax);
+        c.push(c.rdx);
+        c.call(c.rbx);
+        c.mov(c.ecx, c.eax);
+        emit_lapic_write(c, kEoi, 0);
+        c.mov(c.dword[c.r15 + static_cast<int>(kFlag)], c.ecx);  // what the new code says
+        c.pop(c.rdx);
+        c.pop(c.rax);
+        emit_iret(c);
+      },
+      1);
   guest.start_thread(1);
   EXPECT_EQ(guest.report(), 0u);
 }

@@ -15,7 +15,8 @@ constexpr u16 kCode64Attributes = 0xa9b, kDataAttributes = 0xc93, kCode32Attribu
 
 }  // namespace
 
-TinyGuest::TinyGuest(const EngineUnderTest& engine, unsigned vcpus) : memory_{make_memory()}, engine_{engine.make()}, vcpus_{vcpus} {
+TinyGuest::TinyGuest(const EngineUnderTest& engine, unsigned vcpus)
+    : memory_{make_memory()}, engine_{engine.make()}, vcpus_{vcpus} {
   if (const std::string why = prepare(engine); !why.empty()) [&] { GTEST_SKIP() << engine.name << ": " << why; }();
 }
 
@@ -63,15 +64,22 @@ void TinyGuest::build_tables() {
   }
   table(2)[kSmallPages >> 21] = (kTablesAt + 0x6000) | 7;
   for (u64 i = 0; i < 512; ++i) table(6)[i] = (kSmallPages + (i << 12)) | 7;
-  const u64 gdt[] = {0, 0x00209b0000000000, 0x00cf93000000ffff, 0x00cff3000000ffff, 0x0020fb0000000000, 0x00cf9b000000ffff,
-                     (u64{kTssAt & 0xffff} << 16) | 0x0000890000000067, 0};
+  const u64 gdt[] = {0,
+                     0x00209b0000000000,
+                     0x00cf93000000ffff,
+                     0x00cff3000000ffff,
+                     0x0020fb0000000000,
+                     0x00cf9b000000ffff,
+                     (u64{kTssAt & 0xffff} << 16) | 0x0000890000000067,
+                     0};
   std::memcpy(host(kGdtAt), gdt, sizeof gdt);
   std::memcpy(host(kTssAt) + 4, &kStackTop, 8);
 }
 
 void TinyGuest::set_gate(u8 vector, u64 handler, unsigned dpl) {
-  const u64 gate[2] = {(handler & 0xffff) | u64{kKernelCode} << 16 | u64{0x8e00 | dpl << 13} << 32 | (handler >> 16 & 0xffff) << 48,
-                       handler >> 32};
+  const u64 gate[2] = {
+      (handler & 0xffff) | u64{kKernelCode} << 16 | u64{0x8e00 | dpl << 13} << 32 | (handler >> 16 & 0xffff) << 48,
+      handler >> 32};
   std::memcpy(host(kIdtAt + 16 * vector), gate, 16);
 }
 

@@ -14,12 +14,13 @@
 
 namespace bulkhead::engine {
 
-// Guest-physical layout; all of the low 4 GiB is identity-mapped by 2 MiB pages in long mode (the LAPIC page included), but for
-// kSmallPages, mapped by 4 KiB pages.
+// Guest-physical layout; all of the low 4 GiB is identity-mapped by 2 MiB pages in long mode (the LAPIC page included),
+// but for kSmallPages, mapped by 4 KiB pages.
 inline constexpr u64 kGdtAt = 0x8000, kIdtAt = 0x9000, kTssAt = 0xa000, kTablesAt = 0x10000, kStackTop = 0x90000,
-                     kStack2Top = 0xa0000, kCodeAt = 0x100000, kDataAt = 0x180000, kSmallPages = 0x200000, kRamSize = 0x800000,
-                     kMmioAt = 0x10000000, kLapicAt = 0xfee00000;
-inline constexpr u16 kKernelCode = 0x08, kKernelData = 0x10, kUserData = 0x1b, kUserCode = 0x23, kCode32 = 0x28, kTss = 0x30;
+                     kStack2Top = 0xa0000, kCodeAt = 0x100000, kDataAt = 0x180000, kSmallPages = 0x200000,
+                     kRamSize = 0x800000, kMmioAt = 0x10000000, kLapicAt = 0xfee00000;
+inline constexpr u16 kKernelCode = 0x08, kKernelData = 0x10, kUserData = 0x1b, kUserCode = 0x23, kCode32 = 0x28,
+                     kTss = 0x30;
 // Where guests report to the test.
 inline constexpr u16 kReportPort = 0xf4;
 
@@ -53,7 +54,9 @@ class TinyGuest {
     emit(code);
   }
   // The guest-physical address of a place in code being assembled.
-  u64 address_of(const u8* host_address) const { return guest_base_ + reinterpret_cast<u64>(host_address) - host_base_; }
+  u64 address_of(const u8* host_address) const {
+    return guest_base_ + reinterpret_cast<u64>(host_address) - host_base_;
+  }
   u64 here(const Code& code) const { return address_of(code.getCurr()); }
   void enter_long_mode(unsigned vcpu, u64 rip);
   void set_gate(u8 vector, u64 handler, unsigned dpl = 0);
@@ -106,8 +109,8 @@ class TinyGuest {
 
 // Every test of the suite is run for every engine.
 class Conformance : public testing::TestWithParam<EngineUnderTest> {};
-#define BH_CONFORMANCE_GUEST(guest, ...)                    \
-  TinyGuest guest{GetParam() __VA_OPT__(, ) __VA_ARGS__};   \
+#define BH_CONFORMANCE_GUEST(guest, ...)                  \
+  TinyGuest guest{GetParam() __VA_OPT__(, ) __VA_ARGS__}; \
   if (!guest.ready()) return
 
 // R15 is zero in every 64-bit guest, as a base for absolute addresses.

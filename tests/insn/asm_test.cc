@@ -35,7 +35,8 @@ void check(const AsmCase& from, const Case& test, const Outcome& outcome) {
   EXPECT_EQ(outcome.registers.rip, rip);
   EXPECT_EQ(outcome.error, from.error);
   EXPECT_EQ(outcome.registers.flags & from.flags_mask, from.flags);
-  for (const RegisterValue& value : from.after) EXPECT_EQ(outcome.registers.gpr[value.reg], value.value) << "register " << +value.reg;
+  for (const RegisterValue& value : from.after)
+    EXPECT_EQ(outcome.registers.gpr[value.reg], value.value) << "register " << +value.reg;
 }
 
 // In a child, for the sandbox lies at fixed addresses and a bad case may do anything.

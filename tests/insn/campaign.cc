@@ -17,7 +17,7 @@
 namespace bulkhead::insn {
 namespace {
 
-constexpr u64 kBatch = 1000;          // cases whose code is laid out together
+constexpr u64 kBatch = 1000;  // cases whose code is laid out together
 constexpr u64 kPerProcess = 100000;
 constexpr unsigned kStuckSeconds = 20;
 
@@ -25,14 +25,15 @@ constexpr unsigned kStuckSeconds = 20;
 struct Shared {
   CampaignResult counts() const { return {done, instructions, faults, mismatches, dead_flags, 0, {}}; }
   u64 done, instructions, faults, mismatches, dead_flags;
-  u64 current;                       // index of the case that is running
+  u64 current;  // index of the case that is running
   unsigned report_count;
   std::array<std::array<char, 16384>, 64> reports;
 };
 
 class Worker {
  public:
-  Worker(const CampaignOptions& options, Shared& shared) : options_{options}, shared_{shared}, native_{make_native_runner()} {
+  Worker(const CampaignOptions& options, Shared& shared)
+      : options_{options}, shared_{shared}, native_{make_native_runner()} {
     if (options.interpreter) runners_.push_back(make_interpreter_runner());
     if (options.translator) runners_.push_back(make_translator_runner());
   }
@@ -125,9 +126,10 @@ u64 run_in_child(const CampaignOptions& options, u64 first, u64 count, CampaignR
     Case fatal;
     generate_case(options.seed, shared.current, kCodeBase, fatal);
     if (result.reports.size() < options.max_reports)
-      result.reports.push_back(fmt::format("case {} of seed {} killed the process ({} {}):\n{}", shared.current, options.seed,
-                                           WIFSIGNALED(status) ? "signal" : "status",
-                                           WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status), disassemble(fatal)));
+      result.reports.push_back(fmt::format("case {} of seed {} killed the process ({} {}):\n{}", shared.current,
+                                           options.seed, WIFSIGNALED(status) ? "signal" : "status",
+                                           WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status),
+                                           disassemble(fatal)));
     behind = shared.current + 1 - first;
   }
   munmap(at, sizeof(Shared));
@@ -136,7 +138,8 @@ u64 run_in_child(const CampaignOptions& options, u64 first, u64 count, CampaignR
 
 }  // namespace
 
-CampaignResult run_campaign(const CampaignOptions& options, const std::function<void(const CampaignResult&)>& progress) {
+CampaignResult run_campaign(const CampaignOptions& options,
+                            const std::function<void(const CampaignResult&)>& progress) {
   CampaignResult result;
   u64 done = 0;
   while (done < options.cases) {

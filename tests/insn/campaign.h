@@ -1,4 +1,5 @@
-// A differential run: batches of random cases in processes that may die, native outcomes compared with those of each runner.
+// A differential run: batches of random cases in processes that may die, native outcomes compared with those of each
+// runner.
 #pragma once
 #include <functional>
 #include <memory>
@@ -14,17 +15,17 @@ struct CampaignOptions {
   u64 first = 0;
   u64 cases = 20000;
   bool interpreter = true, translator = true;
-  unsigned max_reports = 10;     // reproducers printed, over all runners
-  bool verbose = false;          // print every case
+  unsigned max_reports = 10;  // reproducers printed, over all runners
+  bool verbose = false;       // print every case
 };
 
 struct CampaignResult {
-  u64 cases = 0;                 // run to their end on the host and every runner
+  u64 cases = 0;  // run to their end on the host and every runner
   u64 instructions = 0;
-  u64 faults = 0;                // cases that end in an exception on the host
-  u64 mismatches = 0;            // (case, runner) pairs
-  u64 dead_flags = 0;            // runs of a runner that may lose dead flags at an exception, and did
-  u64 crashes = 0;               // cases that killed the process
+  u64 faults = 0;      // cases that end in an exception on the host
+  u64 mismatches = 0;  // (case, runner) pairs
+  u64 dead_flags = 0;  // runs of a runner that may lose dead flags at an exception, and did
+  u64 crashes = 0;     // cases that killed the process
   std::vector<std::string> reports;
 };
 

@@ -41,13 +41,14 @@ class Differences {
 void compare_vectors(Differences& out, const Registers& before, const Registers& expected, const Registers& actual) {
   for (unsigned i = 0; i < 8; ++i) {
     if (expected.st[i] == actual.st[i]) continue;
-    out.line(fmt::format("st{} (low byte first) before {} expected {} got {}", i, hex(before.st[i]), hex(expected.st[i]), hex(actual.st[i])));
+    out.line(fmt::format("st{} (low byte first) before {} expected {} got {}", i, hex(before.st[i]),
+                         hex(expected.st[i]), hex(actual.st[i])));
   }
   for (unsigned i = 0; i < 8; ++i) out.compare(fmt::format("k{}", i), before.k[i], expected.k[i], actual.k[i]);
   for (unsigned i = 0; i < 32; ++i) {
     if (expected.zmm[i] == actual.zmm[i]) continue;
-    out.line(fmt::format("zmm{}\n    before   {}\n    expected {}\n    got      {}", i, lanes(before.zmm[i]), lanes(expected.zmm[i]),
-                         lanes(actual.zmm[i])));
+    out.line(fmt::format("zmm{}\n    before   {}\n    expected {}\n    got      {}", i, lanes(before.zmm[i]),
+                         lanes(expected.zmm[i]), lanes(actual.zmm[i])));
   }
 }
 
@@ -56,8 +57,9 @@ void compare_memory(Differences& out, std::span<const u8> expected, std::span<co
   for (size_t i = 0; i < expected.size() && shown < 8; ++i) {
     if (expected[i] == actual[i]) continue;
     const size_t length = std::min<size_t>(16, expected.size() - i);
-    out.line(fmt::format("memory {:#x} before {} expected {} got {}", kDataBase + i, hex({initial_data().data() + i, length}),
-                         hex(expected.subspan(i, length)), hex(actual.subspan(i, length))));
+    out.line(fmt::format("memory {:#x} before {} expected {} got {}", kDataBase + i,
+                         hex({initial_data().data() + i, length}), hex(expected.subspan(i, length)),
+                         hex(actual.subspan(i, length))));
     ++shown;
     i += 15;
   }
@@ -94,16 +96,17 @@ std::string disassemble(const Case& test) {
   for (unsigned i = 0; i < test.insn_count; ++i) {
     const unsigned at = test.insn_offset[i];
     ZydisDisassembledInstruction insn;
-    const bool ok = ZYAN_SUCCESS(ZydisDisassembleIntel(ZYDIS_MACHINE_MODE_LONG_64, test.start + at, test.code.data() + at,
-                                                       test.length - at, &insn));
+    const bool ok = ZYAN_SUCCESS(ZydisDisassembleIntel(ZYDIS_MACHINE_MODE_LONG_64, test.start + at,
+                                                       test.code.data() + at, test.length - at, &insn));
     const unsigned next = i + 1 < test.insn_count ? test.insn_offset[i + 1] : test.length;
-    text += fmt::format("  {:x}: {:30} {}\n", test.start + at, hex(test.bytes().subspan(at, next - at)), ok ? insn.text : "?");
+    text += fmt::format("  {:x}: {:30} {}\n", test.start + at, hex(test.bytes().subspan(at, next - at)),
+                        ok ? insn.text : "?");
   }
   return text;
 }
 
-std::string report(const Case& test, std::string_view runner, const Outcome& expected, std::span<const u8> expected_memory,
-                   const Outcome& actual, std::span<const u8> actual_memory) {
+std::string report(const Case& test, std::string_view runner, const Outcome& expected,
+                   std::span<const u8> expected_memory, const Outcome& actual, std::span<const u8> actual_memory) {
   Differences out;
   const Registers &before = test.before, &a = expected.registers, &b = actual.registers;
   out.compare("vector", kNoFault, expected.vector, actual.vector);
@@ -120,13 +123,17 @@ std::string report(const Case& test, std::string_view runner, const Outcome& exp
   compare_vectors(out, before, a, b);
   compare_memory(out, expected_memory, actual_memory);
   std::string registers;
-  for (unsigned i = 0; i < 16; ++i) registers += fmt::format(" {}={:#x}{}", kNames[i], before.gpr[i], i == 7 ? "\n  " : "");
+  for (unsigned i = 0; i < 16; ++i)
+    registers += fmt::format(" {}={:#x}{}", kNames[i], before.gpr[i], i == 7 ? "\n  " : "");
   std::string patches;
   for (unsigned i = 0; i < test.patch_count; ++i)
-    patches += fmt::format("  [{:#x}] = {}\n", test.patches[i].address, hex({test.patches[i].bytes.data(), test.patches[i].size}));
-  return fmt::format("case {} of seed {}, {}, native vector {}:\n{}  initial{}\n  flags={:#x} mxcsr={:#x} fcw={:#x} fsw={:#x} ftw={:#x}\n{}{}",
-                     test.index, test.seed, runner, expected.vector, disassemble(test), registers, before.flags, before.mxcsr, before.fcw,
-                     before.fsw, before.ftw, patches, out.text_);
+    patches += fmt::format("  [{:#x}] = {}\n", test.patches[i].address,
+                           hex({test.patches[i].bytes.data(), test.patches[i].size}));
+  return fmt::format(
+      "case {} of seed {}, {}, native vector {}:\n{}  initial{}\n  flags={:#x} mxcsr={:#x} fcw={:#x} fsw={:#x} "
+      "ftw={:#x}\n{}{}",
+      test.index, test.seed, runner, expected.vector, disassemble(test), registers, before.flags, before.mxcsr,
+      before.fcw, before.fsw, before.ftw, patches, out.text_);
 }
 
 }  // namespace bulkhead::insn

@@ -15,8 +15,8 @@ using namespace engine::dbt;
 
 constexpr u64 kCodeGpa = 0x100000, kDataGpa = 0x200000, kSystemGpa = 0x300000, kTablesGpa = 0x400000;
 // Supervisor pages, mapped where they lie.
-constexpr u64 kGdt = kSystemGpa, kIdt = kSystemGpa + 0x1000, kTss = kSystemGpa + 0x2000, kHandlers = kSystemGpa + 0x3000,
-              kStackTop = kSystemGpa + 0x8000;
+constexpr u64 kGdt = kSystemGpa, kIdt = kSystemGpa + 0x1000, kTss = kSystemGpa + 0x2000,
+              kHandlers = kSystemGpa + 0x3000, kStackTop = kSystemGpa + 0x8000;
 constexpr u64 kHandlerSize = 16;
 constexpr u8 kHlt = 0xf4;
 
@@ -41,7 +41,11 @@ VcpuArena make_arena() {
 class DbtRunner final : public CaseRunner {
  public:
   DbtRunner(std::string name, bool exact_flags, const MakeRun& make)
-      : name_{std::move(name)}, exact_flags_{exact_flags}, memory_{make_memory()}, shared_{host_config(), memory_}, arena_{make_arena()} {
+      : name_{std::move(name)},
+        exact_flags_{exact_flags},
+        memory_{make_memory()},
+        shared_{host_config(), memory_},
+        arena_{make_arena()} {
     shared_.cpus.push_back(std::make_unique<Cpu>(shared_, 0, &arena_.state()));
     cpu_ = shared_.cpus[0].get();
     cpu_->lapic = std::make_unique<Lapic>(shared_, 0, cpu_->s);
@@ -79,7 +83,8 @@ class DbtRunner final : public CaseRunner {
     GuestPages pages{memory_, kTablesGpa};
     pages.map(kCodeBase, kCodeGpa, kCodeSize, GuestPages::kUser);
     pages.map(kDataBase, kDataGpa, kWritableSize, GuestPages::kUser | GuestPages::kWritable | GuestPages::kNoExecute);
-    pages.map(kDataBase + kWritableSize, kDataGpa + kWritableSize, kReadOnlySize, GuestPages::kUser | GuestPages::kNoExecute);
+    pages.map(kDataBase + kWritableSize, kDataGpa + kWritableSize, kReadOnlySize,
+              GuestPages::kUser | GuestPages::kNoExecute);
     pages.map(kSystemGpa, kSystemGpa, 0x8000, GuestPages::kWritable);
     const u64 kernel_code = 0x00209b0000000000;
     std::memcpy(at(kGdt) + 8, &kernel_code, 8);
@@ -88,7 +93,8 @@ class DbtRunner final : public CaseRunner {
     std::memcpy(at(kTss) + 102, &no_port_bitmap, 2);
     for (u64 vector = 0; vector < 256; ++vector) {
       const u64 handler = kHandlers + vector * kHandlerSize;
-      const u64 gate[2] = {(handler & 0xffff) | u64{8} << 16 | u64{0xee} << 40 | (handler & 0xffff0000) << 32, handler >> 32};
+      const u64 gate[2] = {(handler & 0xffff) | u64{8} << 16 | u64{0xee} << 40 | (handler & 0xffff0000) << 32,
+                           handler >> 32};
       std::memcpy(at(kIdt) + vector * 16, gate, 16);
       std::memset(at(handler), kHlt, kHandlerSize);
     }
@@ -97,10 +103,10 @@ class DbtRunner final : public CaseRunner {
 
   void enter_long_mode() {
     CpuState& s = cpu_->s;
-    s.cr0 = 0x80050033;           // PG AM WP NE ET MP PE
+    s.cr0 = 0x80050033;  // PG AM WP NE ET MP PE
     s.cr3 = kTablesGpa;
     s.cr4 = 1u << 5 | 1u << 7 | 1u << 9 | 1u << 10 | 1u << 16 | 1u << 18;  // PAE PGE OSFXSR OSXMMEXCPT FSGSBASE OSXSAVE
-    s.efer = 0xd01;               // NXE LMA LME SCE
+    s.efer = 0xd01;                                                        // NXE LMA LME SCE
     s.xcr0 = image_components();
     s.gdtr = {kGdt, 15};
     s.idtr = {kIdt, 4095};

@@ -1,5 +1,5 @@
-// Runs cases on a vCPU of the built-in engine, in 64-bit user mode with paging; exceptions, and the end of the case, arrive in a kernel
-// of sixteen bytes a vector that halts.
+// Runs cases on a vCPU of the built-in engine, in 64-bit user mode with paging; exceptions, and the end of the case,
+// arrive in a kernel of sixteen bytes a vector that halts.
 #pragma once
 #include <functional>
 #include <memory>

@@ -54,7 +54,8 @@ void evex(Random& random, Bytes& out) {
           (random.chance(50) ? random.below(8) : 0));
 }
 
-// Register-direct forms with vvvv = 1111b are a small part of what random bytes give; most opcodes want it unused or don't care.
+// Register-direct forms with vvvv = 1111b are a small part of what random bytes give; most opcodes want it unused or
+// don't care.
 void random_bytes(Random& random, Candidate& out) {
   Bytes bytes{out};
   const u32 kind = random.below(100);

@@ -4,8 +4,8 @@
 
 namespace bulkhead::insn {
 
-// False for what a test process must not do to itself (system calls, its own segment bases, hypercalls) and for what has no one right
-// result (time, random numbers, CPU identity, undefined results).
+// False for what a test process must not do to itself (system calls, its own segment bases, hypercalls) and for what
+// has no one right result (time, random numbers, CPU identity, undefined results).
 bool may_run(const ZydisDecodedInstruction& insn, const ZydisDecodedOperand* operands);
 // What a case may expect of an instruction.
 enum class Presence {

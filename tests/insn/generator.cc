@@ -31,20 +31,27 @@ bool is_bit_test(ZydisMnemonic mnemonic) {
 
 // Its faults for bytes that the mask disables depend on the CPU.
 bool is_mask_move(ZydisMnemonic mnemonic) {
-  return mnemonic == ZYDIS_MNEMONIC_MASKMOVQ || mnemonic == ZYDIS_MNEMONIC_MASKMOVDQU || mnemonic == ZYDIS_MNEMONIC_VMASKMOVDQU;
+  return mnemonic == ZYDIS_MNEMONIC_MASKMOVQ || mnemonic == ZYDIS_MNEMONIC_MASKMOVDQU ||
+         mnemonic == ZYDIS_MNEMONIC_VMASKMOVDQU;
 }
 
 bool replaces_all_vectors(ZydisMnemonic mnemonic) {
   switch (mnemonic) {
-    case ZYDIS_MNEMONIC_FXRSTOR: case ZYDIS_MNEMONIC_FXRSTOR64: case ZYDIS_MNEMONIC_XRSTOR: case ZYDIS_MNEMONIC_XRSTOR64:
-    case ZYDIS_MNEMONIC_VZEROALL: case ZYDIS_MNEMONIC_VZEROUPPER: return true;
-    default: return false;
+    case ZYDIS_MNEMONIC_FXRSTOR:
+    case ZYDIS_MNEMONIC_FXRSTOR64:
+    case ZYDIS_MNEMONIC_XRSTOR:
+    case ZYDIS_MNEMONIC_XRSTOR64:
+    case ZYDIS_MNEMONIC_VZEROALL:
+    case ZYDIS_MNEMONIC_VZEROUPPER:
+      return true;
+    default:
+      return false;
   }
 }
 
-// Builds one case instruction by instruction. Memory operands must hit the sandbox, or what is certainly not mapped, when they are
-// executed: a register that an address depends on is "pinned" at its initial value, and one that an earlier instruction may have
-// changed can't be used in an address any more.
+// Builds one case instruction by instruction. Memory operands must hit the sandbox, or what is certainly not mapped,
+// when they are executed: a register that an address depends on is "pinned" at its initial value, and one that an
+// earlier instruction may have changed can't be used in an address any more.
 class Builder {
  public:
   Builder(Random& random, Case& out) : random_{random}, out_{out} {}
@@ -87,7 +94,8 @@ class Builder {
       if (out_.insn_count > 0) return false;
     }
     if (!arrange_branch(c)) return false;
-    if ((c.insn.mnemonic == ZYDIS_MNEMONIC_ENTER || c.insn.mnemonic == ZYDIS_MNEMONIC_LEAVE) && !pin_address(kRbp, target(8, 8)))
+    if ((c.insn.mnemonic == ZYDIS_MNEMONIC_ENTER || c.insn.mnemonic == ZYDIS_MNEMONIC_LEAVE) &&
+        !pin_address(kRbp, target(8, 8)))
       return false;
     if (is_bit_test(c.insn.mnemonic) && c.operands[0].type == ZYDIS_OPERAND_TYPE_MEMORY &&
         c.operands[1].type == ZYDIS_OPERAND_TYPE_REGISTER) {
@@ -106,13 +114,15 @@ class Builder {
       // Encoding may have changed; operand itself has not.
     }
     const bool divides = c.insn.mnemonic == ZYDIS_MNEMONIC_DIV || c.insn.mnemonic == ZYDIS_MNEMONIC_IDIV;
-    if (divides && random_.chance(60) && !((st_.pinned | st_.written) & (1u << kRdx))) out_.before.gpr[kRdx] = random_.below(3);
+    if (divides && random_.chance(60) && !((st_.pinned | st_.written) & (1u << kRdx)))
+      out_.before.gpr[kRdx] = random_.below(3);
     return true;
   }
 
   bool arrange_branch(Candidate& c) {
     const bool relative = c.insn.raw.imm[0].is_relative;
-    const bool transfer = c.insn.meta.category == ZYDIS_CATEGORY_UNCOND_BR || c.insn.meta.category == ZYDIS_CATEGORY_COND_BR ||
+    const bool transfer = c.insn.meta.category == ZYDIS_CATEGORY_UNCOND_BR ||
+                          c.insn.meta.category == ZYDIS_CATEGORY_COND_BR ||
                           c.insn.meta.category == ZYDIS_CATEGORY_CALL || c.insn.meta.category == ZYDIS_CATEGORY_RET;
     if (!relative && !transfer) return true;
     // With a 16-bit operand size the vendors disagree about what happens.
@@ -123,8 +133,8 @@ class Builder {
       st_.branch_seen = true;
       return true;
     }
-    // RET and indirect ones go to the end of the case, so they are its end. One through memory must be alone: nothing may have
-    // written there.
+    // RET and indirect ones go to the end of the case, so they are its end. One through memory must be alone: nothing
+    // may have written there.
     const bool by_register = c.insn.operand_count_visible == 1 && c.operands[0].type == ZYDIS_OPERAND_TYPE_REGISTER;
     if (!by_register && out_.insn_count > 0) return false;
     st_.last = true;
@@ -162,7 +172,8 @@ class Builder {
     const u32 kind = random_.below(100);
     const u32 spread = static_cast<u32>(size);
     if (kind < 72 || spread >= 0x1000) {
-      const u64 at = kDataBase + 64 + random_.below(static_cast<u32>(kWritableSize) - 128 - std::min<u32>(spread, 0x1800));
+      const u64 at =
+          kDataBase + 64 + random_.below(static_cast<u32>(kWritableSize) - 128 - std::min<u32>(spread, 0x1800));
       return random_.chance(60) ? align_down(at, alignment) : at;
     }
     if (kind < 84) return kDataBase + 0x1000 - 1 - random_.below(spread);
@@ -182,10 +193,17 @@ class Builder {
       size = 64;
       if (!arrange_vsib(mem, c.insn.opcode & 1)) return false;
     }
-    const bool hidden = operand.visibility == ZYDIS_OPERAND_VISIBILITY_HIDDEN || operand.visibility == ZYDIS_OPERAND_VISIBILITY_IMPLICIT;
-    const unsigned alignment = size >= 512 ? 64 : size >= 64 ? 64 : size >= 32 ? 32 : size >= 16 ? 16 : size >= 8 ? 8 : 4;
+    const bool hidden = operand.visibility == ZYDIS_OPERAND_VISIBILITY_HIDDEN ||
+                        operand.visibility == ZYDIS_OPERAND_VISIBILITY_IMPLICIT;
+    const unsigned alignment = size >= 512  ? 64
+                               : size >= 64 ? 64
+                               : size >= 32 ? 32
+                               : size >= 16 ? 16
+                               : size >= 8  ? 8
+                                            : 4;
     u64 address = target(size, alignment);
-    if (hidden && gpr_number(mem.base) == kRsp) address = align_down(kDataBase + 0x200 + random_.below(0x1c00), random_.chance(80) ? 8 : 1);
+    if (hidden && gpr_number(mem.base) == kRsp)
+      address = align_down(kDataBase + 0x200 + random_.below(0x1c00), random_.chance(80) ? 8 : 1);
     if (is_mask_move(c.insn.mnemonic)) address = kDataBase + random_.below(0x1800);
     const u64 segment = mem.segment == ZYDIS_REGISTER_GS ? kGsBase : 0;
     if (!solve(c, operand, address, segment)) return false;
@@ -211,16 +229,20 @@ class Builder {
 
   void ignore_pointers(const Candidate& c, u64 address) {
     const bool x87 = c.insn.meta.isa_set == ZYDIS_ISA_SET_X87;
-    if (!x87) out_.ignored = {address + 6, 18, {}};
-    else if (c.insn.operand_width == 16) out_.ignored = {address + 6, 8, {}};
-    else out_.ignored = {address + 12, 16, {}};
+    if (!x87)
+      out_.ignored = {address + 6, 18, {}};
+    else if (c.insn.operand_width == 16)
+      out_.ignored = {address + 6, 8, {}};
+    else
+      out_.ignored = {address + 12, 16, {}};
   }
 
   // Makes base + index * scale + displacement come to `address`, or says what it came to.
   bool solve(Candidate& c, const ZydisDecodedOperand& operand, u64& address, u64 segment) {
     const ZydisDecodedOperandMem& mem = operand.mem;
     const u64 wanted = address - segment;
-    const bool hidden = operand.encoding == ZYDIS_OPERAND_ENCODING_NONE && operand.visibility != ZYDIS_OPERAND_VISIBILITY_EXPLICIT;
+    const bool hidden =
+        operand.encoding == ZYDIS_OPERAND_ENCODING_NONE && operand.visibility != ZYDIS_OPERAND_VISIBILITY_EXPLICIT;
     if (mem.base == ZYDIS_REGISTER_RIP || mem.base == ZYDIS_REGISTER_EIP) {
       const u64 next = out_.start + out_.length + c.insn.length;
       return set_displacement(c, wanted - next) && finish_address(c, address, wanted + segment);
@@ -240,7 +262,8 @@ class Builder {
     if (base == index) {
       if (!pin_value(base, (wanted - displacement) / (1u + mem.scale))) return false;
     } else {
-      if (index != kNone && !pin_value(index, static_cast<u64>(static_cast<i64>(random_.below(128)) - 64))) return false;
+      if (index != kNone && !pin_value(index, static_cast<u64>(static_cast<i64>(random_.below(128)) - 64)))
+        return false;
       const u64 scaled = index == kNone ? 0 : out_.before.gpr[index] * mem.scale;
       if (!pin_value(base, wanted - displacement - scaled)) return false;
     }
@@ -295,7 +318,8 @@ class Builder {
   // A flag that was left undefined must not decide anything.
   bool check_flags(Candidate& c, engine::dbt::Insn& insn) {
     if (!decode_candidate(c)) return false;
-    if (engine::dbt::decode(engine::dbt::CodeSize::k64, {c.bytes.data(), 15}, insn) != engine::dbt::DecodeStatus::kOk) return true;
+    if (engine::dbt::decode(engine::dbt::CodeSize::k64, {c.bytes.data(), 15}, insn) != engine::dbt::DecodeStatus::kOk)
+      return true;
     return (insn.flags_read & st_.undefined) == 0;
   }
 
@@ -325,8 +349,8 @@ class Builder {
     // Stack and string instructions only move their pointers a little.
     const bool implied = operand.visibility == ZYDIS_OPERAND_VISIBILITY_HIDDEN;
     const bool rep = c.insn.attributes & (ZYDIS_ATTRIB_HAS_REP | ZYDIS_ATTRIB_HAS_REPE | ZYDIS_ATTRIB_HAS_REPNE);
-    const bool moves = implied && (reg == kRsp || reg == kRsi || reg == kRdi) && c.insn.mnemonic != ZYDIS_MNEMONIC_ENTER &&
-                       c.insn.mnemonic != ZYDIS_MNEMONIC_LEAVE && !rep;
+    const bool moves = implied && (reg == kRsp || reg == kRsi || reg == kRdi) &&
+                       c.insn.mnemonic != ZYDIS_MNEMONIC_ENTER && c.insn.mnemonic != ZYDIS_MNEMONIC_LEAVE && !rep;
     if (!moves) st_.written |= 1u << reg;
   }
 
@@ -341,21 +365,23 @@ class Builder {
     }
     if (!st_.to_end) return;
     const u64 end = out_.end();
-    if (st_.target_register != kNone) out_.before.gpr[st_.target_register] = end;
-    else if (st_.end_patch != kNone) std::memcpy(out_.patches[st_.end_patch].bytes.data(), &end, 8);
+    if (st_.target_register != kNone)
+      out_.before.gpr[st_.target_register] = end;
+    else if (st_.end_patch != kNone)
+      std::memcpy(out_.patches[st_.end_patch].bytes.data(), &end, 8);
   }
 
   struct State {
-    u32 pinned = 0, written = 0;                   // general registers, one bit each
+    u32 pinned = 0, written = 0;  // general registers, one bit each
     u64 vectors_pinned = 0, vectors_written = 0;
-    u64 undefined = 0, undefined_anywhere = 0;     // flags
-    bool last = false;                             // nothing can follow
-    bool to_end = false;                           // the last one jumps to where a register or memory says
+    u64 undefined = 0, undefined_anywhere = 0;  // flags
+    bool last = false;                          // nothing can follow
+    bool to_end = false;                        // the last one jumps to where a register or memory says
     bool branch_seen = false;
     u8 target_register = kNone, end_patch = kNone;
-    u64 flags_at = 0;                              // what POPF takes
-    u8 displacement_at = 0;                        // of the last relative branch; 0: none (an opcode comes first)
-    u8 branch_after = 0;                           // number of the instruction behind it
+    u64 flags_at = 0;        // what POPF takes
+    u8 displacement_at = 0;  // of the last relative branch; 0: none (an opcode comes first)
+    u8 branch_after = 0;     // number of the instruction behind it
   };
 
   Random& random_;

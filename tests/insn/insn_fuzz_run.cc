@@ -15,7 +15,8 @@ int main(int argc, char** argv) {
   app.add_option("--cases", options.cases, "how many cases");
   app.add_option("--seed", options.seed, "which sequence of cases");
   app.add_option("--first", options.first, "index of the first case");
-  app.add_option("--runner", runner, "what is compared with the host")->check(CLI::IsMember({"interpreter", "interp", "translator", "all"}));
+  app.add_option("--runner", runner, "what is compared with the host")
+      ->check(CLI::IsMember({"interpreter", "interp", "translator", "all"}));
   app.add_option("--max-reports", options.max_reports, "how many reproducers are printed");
   app.add_flag("--verbose", options.verbose, "print every case before it runs");
   CLI11_PARSE(app, argc, argv);
@@ -32,9 +33,11 @@ int main(int argc, char** argv) {
     if (terminal) fmt::print(stderr, "\r{} cases, {:.0f}/s ", now.cases, static_cast<double>(now.cases) / seconds());
   });
   if (terminal) fmt::print(stderr, "\n");
-  fmt::print("insn_fuzz_run: seed {} runner {}: {} cases, {} instructions, {} exceptions, {} mismatches, {} crashes, {} with dead "
-             "flags lost at an exception, {:.1f} s\n",
-             options.seed, runner, result.cases, result.instructions, result.faults, result.mismatches, result.crashes, result.dead_flags,
-             seconds());
+  fmt::print(
+      "insn_fuzz_run: seed {} runner {}: {} cases, {} instructions, {} exceptions, {} mismatches, {} crashes, {} with "
+      "dead "
+      "flags lost at an exception, {:.1f} s\n",
+      options.seed, runner, result.cases, result.instructions, result.faults, result.mismatches, result.crashes,
+      result.dead_flags, seconds());
   return result.mismatches || result.crashes ? 1 : 0;
 }

@@ -3,11 +3,11 @@
 #include <asm/prctl.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
+#include <ucontext.h>
 #include <unistd.h>
 #include <xbyak/xbyak.h>
 
 #include <csignal>
-#include <ucontext.h>
 
 #include "base/assert.h"
 #include "engine/dbt/simd/host_fault.h"
@@ -42,7 +42,8 @@ void on_signal(int signal, siginfo_t* info, void* raw_context) {
   if (!capture.active) {
     for (unsigned i = 0; i < std::size(kSignals); ++i) {
       if (kSignals[i] != signal) continue;
-      if (earlier[i].sa_flags & SA_SIGINFO && earlier[i].sa_sigaction) return earlier[i].sa_sigaction(signal, info, raw_context);
+      if (earlier[i].sa_flags & SA_SIGINFO && earlier[i].sa_sigaction)
+        return earlier[i].sa_sigaction(signal, info, raw_context);
       sigaction(signal, &earlier[i], nullptr);
     }
     return;
@@ -56,7 +57,8 @@ void on_signal(int signal, siginfo_t* info, void* raw_context) {
 }
 
 u8* map_at(u64 address, u64 size, int protection) {
-  void* at = mmap(reinterpret_cast<void*>(address), size, protection, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
+  void* at = mmap(reinterpret_cast<void*>(address), size, protection, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE,
+                  -1, 0);
   BH_ASSERT(at == reinterpret_cast<void*>(address));
   return static_cast<u8*>(at);
 }
@@ -78,7 +80,7 @@ class NativeRunner final : public CaseRunner {
     static char unused;
     engine::dbt::register_fault_range(&unused, &unused + 1, nullptr, nullptr);  // its handler first, ours before it
     unused_ = &unused;
-    struct sigaction action {};
+    struct sigaction action{};
     action.sa_sigaction = on_signal;
     action.sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER;
     for (unsigned i = 0; i < std::size(kSignals); ++i) sigaction(kSignals[i], &action, &earlier[i]);

@@ -1,6 +1,6 @@
-// Runs cases on the bare host CPU, in this process: all registers and the whole vector state are loaded, the code is jumped to, and
-// what it leaves is stored. Exceptions come back through signals. Cases must not name memory outside the sandbox (generator.h keeps
-// to that); run it in a process that may die.
+// Runs cases on the bare host CPU, in this process: all registers and the whole vector state are loaded, the code is
+// jumped to, and what it leaves is stored. Exceptions come back through signals. Cases must not name memory outside the
+// sandbox (generator.h keeps to that); run it in a process that may die.
 #pragma once
 #include <memory>
 

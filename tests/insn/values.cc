@@ -3,8 +3,9 @@
 namespace bulkhead::insn {
 namespace {
 
-constexpr u32 kFloats[] = {0x00000000, 0x80000000, 0x3f800000, 0xbf800000, 0x00000001, 0x807fffff, 0x00800000, 0x7f7fffff,
-                           0x7f800000, 0xff800000, 0x7fc00000, 0x7fa00001, 0xffc12345, 0x4f000000, 0xcf000000, 0x40490fdb};
+constexpr u32 kFloats[] = {0x00000000, 0x80000000, 0x3f800000, 0xbf800000, 0x00000001, 0x807fffff,
+                           0x00800000, 0x7f7fffff, 0x7f800000, 0xff800000, 0x7fc00000, 0x7fa00001,
+                           0xffc12345, 0x4f000000, 0xcf000000, 0x40490fdb};
 constexpr u64 kDoubles[] = {0x0000000000000000, 0x8000000000000000, 0x3ff0000000000000, 0xbff0000000000000,
                             0x0000000000000001, 0x800fffffffffffff, 0x0010000000000000, 0x7fefffffffffffff,
                             0x7ff0000000000000, 0xfff0000000000000, 0x7ff8000000000000, 0x7ff4000000000001,
@@ -44,22 +45,33 @@ void random_x87(Random& random, Registers& out) {
 u64 random_integer(Random& random) {
   const u64 value = random.next();
   switch (random.below(8)) {
-    case 0: return value & 0xff;
-    case 1: return 0 - (value & 0xff);
-    case 2: return u64{1} << (value & 63);
-    case 3: return (u64{1} << (value & 63)) - 1;
-    case 4: return value & 0xffffffff;
-    case 5: return static_cast<u64>(static_cast<i64>(static_cast<i32>(value)));
-    default: return value;
+    case 0:
+      return value & 0xff;
+    case 1:
+      return 0 - (value & 0xff);
+    case 2:
+      return u64{1} << (value & 63);
+    case 3:
+      return (u64{1} << (value & 63)) - 1;
+    case 4:
+      return value & 0xffffffff;
+    case 5:
+      return static_cast<u64>(static_cast<i64>(static_cast<i32>(value)));
+    default:
+      return value;
   }
 }
 
 u64 random_lane(Random& random) {
   switch (random.below(5)) {
-    case 0: return random_integer(random);
-    case 1: return random_double(random);
-    case 2: return random_float(random) | random_float(random) << 32;
-    default: return random.next();
+    case 0:
+      return random_integer(random);
+    case 1:
+      return random_double(random);
+    case 2:
+      return random_float(random) | random_float(random) << 32;
+    default:
+      return random.next();
   }
 }
 
@@ -76,8 +88,10 @@ void random_registers(Random& random, Registers& out) {
   for (u64& k : out.k) k = random.chance(25) ? random_integer(random) : random.next();
   const u32 style = random.below(4);
   for (auto& zmm : out.zmm)
-    for (u64& lane : zmm) lane = style == 0 ? random_double(random) : style == 1 ? random_float(random) | random_float(random) << 32
-                                                                                 : random_lane(random);
+    for (u64& lane : zmm)
+      lane = style == 0   ? random_double(random)
+             : style == 1 ? random_float(random) | random_float(random) << 32
+                          : random_lane(random);
 }
 
 }  // namespace bulkhead::insn

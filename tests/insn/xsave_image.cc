@@ -21,7 +21,8 @@ void to_image(const Registers& registers, std::byte* image) {
     std::memcpy(image + 160 + 16 * n, zmm, 16);
     if (host.component[2].size) std::memcpy(image + host.component[2].offset + 16 * n, zmm + 16, 16);
     if (host.component[6].size) std::memcpy(image + host.component[6].offset + 32 * n, zmm + 32, 32);
-    if (host.component[7].size) std::memcpy(image + host.component[7].offset + 64 * n, registers.zmm[n + 16].data(), 64);
+    if (host.component[7].size)
+      std::memcpy(image + host.component[7].offset + 64 * n, registers.zmm[n + 16].data(), 64);
   }
   if (host.component[5].size) std::memcpy(image + host.component[5].offset, registers.k.data(), 64);
 }
@@ -42,8 +43,10 @@ void from_image(const std::byte* image, Registers& registers) {
   }
   std::memcpy(&registers.mxcsr, image + 24, 4);
   const auto part = [&](unsigned component, u32 offset, void* to, u32 size) {
-    if (host.component[component].size == 0 || !((in_use >> component) & 1)) std::memset(to, 0, size);
-    else std::memcpy(to, image + host.component[component].offset + offset, size);
+    if (host.component[component].size == 0 || !((in_use >> component) & 1))
+      std::memset(to, 0, size);
+    else
+      std::memcpy(to, image + host.component[component].offset + offset, size);
   };
   for (unsigned n = 0; n < 16; ++n) {
     auto* zmm = reinterpret_cast<std::byte*>(registers.zmm[n].data());

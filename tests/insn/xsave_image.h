@@ -8,7 +8,7 @@ inline constexpr u32 kImageSize = 4096;
 inline constexpr u64 kImageComponents = 0xe7;  // masked by what the host has
 
 u64 image_components();
-void to_image(const Registers& registers, std::byte* image);     // 64-byte aligned, kImageSize
-void from_image(const std::byte* image, Registers& registers);   // honours XSTATE_BV
+void to_image(const Registers& registers, std::byte* image);    // 64-byte aligned, kImageSize
+void from_image(const std::byte* image, Registers& registers);  // honours XSTATE_BV
 
 }  // namespace bulkhead::insn

@@ -20,8 +20,10 @@ bool is_simd_register(RegisterClass reg) {
     case RegisterClass::kXmm:
     case RegisterClass::kYmm:
     case RegisterClass::kZmm:
-    case RegisterClass::kMask: return true;
-    default: return false;
+    case RegisterClass::kMask:
+      return true;
+    default:
+      return false;
   }
 }
 
@@ -68,13 +70,16 @@ bool is_simd_without_register(u16 mnemonic) {
     case ZYDIS_MNEMONIC_XRSTOR:
     case ZYDIS_MNEMONIC_XRSTOR64:
     case ZYDIS_MNEMONIC_XRSTORS:
-    case ZYDIS_MNEMONIC_XRSTORS64: return true;
-    default: return false;
+    case ZYDIS_MNEMONIC_XRSTORS64:
+      return true;
+    default:
+      return false;
   }
 }
 
 u64 model_features(Cpu& cpu) {
-  if (cpu.simd_features == 0) [[unlikely]] cpu.simd_features = features_of_model(cpu.shared.cpu_model);
+  if (cpu.simd_features == 0) [[unlikely]]
+    cpu.simd_features = features_of_model(cpu.shared.cpu_model);
   return cpu.simd_features;
 }
 
@@ -87,36 +92,52 @@ void check_enabled(Cpu& cpu, const SimdPlan& plan) {
   undefined_unless(plan.valid && (plan.features & ~model_features(cpu)) == 0);
   bool not_available = ts;
   switch (plan.unit) {
-    case SimdUnit::kX87: not_available = ts || em; break;
-    case SimdUnit::kWait: not_available = ts && (s.cr0 & kCr0Mp); break;
-    case SimdUnit::kFxsave: not_available = ts || em; break;
-    case SimdUnit::kMmx: undefined_unless(!em); break;
-    case SimdUnit::kSse: undefined_unless(!em && (s.cr4 & kCr4Osfxsr)); break;
+    case SimdUnit::kX87:
+      not_available = ts || em;
+      break;
+    case SimdUnit::kWait:
+      not_available = ts && (s.cr0 & kCr0Mp);
+      break;
+    case SimdUnit::kFxsave:
+      not_available = ts || em;
+      break;
+    case SimdUnit::kMmx:
+      undefined_unless(!em);
+      break;
+    case SimdUnit::kSse:
+      undefined_unless(!em && (s.cr4 & kCr4Osfxsr));
+      break;
     case SimdUnit::kVex:
       undefined_unless(cpu.protected_mode() && !cpu.v8086() && (s.cr4 & kCr4Osxsave) && (s.xcr0 & 6) == 6);
       break;
     case SimdUnit::kEvex:
       undefined_unless(cpu.protected_mode() && !cpu.v8086() && (s.cr4 & kCr4Osxsave) && (s.xcr0 & 0xe6) == 0xe6);
       break;
-    case SimdUnit::kXsave: undefined_unless(s.cr4 & kCr4Osxsave); break;
+    case SimdUnit::kXsave:
+      undefined_unless(s.cr4 & kCr4Osxsave);
+      break;
   }
   if (not_available) cpu.raise(kNm);
 }
 
-u64 usable_components(const Cpu& cpu) {
-  return host_xstate().xcr0 & (cpu.shared.cpu_model.xcr0_mask | kXX87 | kXSse);
-}
+u64 usable_components(const Cpu& cpu) { return host_xstate().xcr0 & (cpu.shared.cpu_model.xcr0_mask | kXX87 | kXSse); }
 
 // A host exception of the stub, as the guest sees it.
 [[noreturn]] void raise_native(Cpu& cpu, i64 vector) {
   switch (vector) {
-    case kXm: cpu.raise((cpu.s.cr4 & kCr4Osxmmexcpt) ? kXm : kUd);
-    case kMf: cpu.raise(kMf);
-    case kNm: cpu.raise(kNm);
-    case kAcFault: cpu.raise(kAcFault, 0);
+    case kXm:
+      cpu.raise((cpu.s.cr4 & kCr4Osxmmexcpt) ? kXm : kUd);
+    case kMf:
+      cpu.raise(kMf);
+    case kNm:
+      cpu.raise(kNm);
+    case kAcFault:
+      cpu.raise(kAcFault, 0);
     case kGp:
-    case kSsFault: cpu.raise(kGp, 0);
-    default: cpu.raise(kUd);
+    case kSsFault:
+      cpu.raise(kGp, 0);
+    default:
+      cpu.raise(kUd);
   }
 }
 
@@ -168,7 +189,9 @@ StepResult execute_native(const SimdCall& call) {
   if (plan.memory_read && narrow_fx) keep_high_xmm(cpu, bounce);
   run_native(call, bounce, plan.memory_write, frame);
   if (plan.memory_write) {
-    const unsigned size = plan.unit != SimdUnit::kFxsave ? plan.memory_size : narrow_fx ? kFxsaveBytesNarrow : kFxsaveBytes;
+    const unsigned size = plan.unit != SimdUnit::kFxsave ? plan.memory_size
+                          : narrow_fx                    ? kFxsaveBytesNarrow
+                                                         : kFxsaveBytes;
     if (stored(plan, bounce)) cpu.store_bytes(linear, bounce, size);
     commit_held(cpu.s);
   }
@@ -221,7 +244,8 @@ void run_native(const SimdCall& call, void* memory, bool hold, StubFrame& frame)
   Cpu& cpu = call.cpu;
   start_frame(call, memory, hold, frame);
   run_stub(call.plan, call.slot, frame);
-  if (frame.fault < 0) [[likely]] return;
+  if (frame.fault < 0) [[likely]]
+    return;
   if (hold) commit_held(cpu.s);
   raise_native(cpu, frame.fault);
 }
@@ -265,12 +289,18 @@ StepResult execute_simd(Cpu& cpu, const Insn& insn) {
   const SimdCall call{cpu, insn, found.plan, found.slot};
   check_enabled(cpu, found.plan);
   switch (found.plan.handler) {
-    case SimdHandler::kNative: return execute_native(call);
-    case SimdHandler::kMasked: return execute_masked(call);
-    case SimdHandler::kByteMask: return execute_byte_mask(call);
-    case SimdHandler::kGather: return execute_gather(call);
-    case SimdHandler::kScatter: return execute_scatter(call);
-    case SimdHandler::kXsaveFamily: return execute_xsave_family(call);
+    case SimdHandler::kNative:
+      return execute_native(call);
+    case SimdHandler::kMasked:
+      return execute_masked(call);
+    case SimdHandler::kByteMask:
+      return execute_byte_mask(call);
+    case SimdHandler::kGather:
+      return execute_gather(call);
+    case SimdHandler::kScatter:
+      return execute_scatter(call);
+    case SimdHandler::kXsaveFamily:
+      return execute_xsave_family(call);
   }
   return StepResult::kNext;
 }

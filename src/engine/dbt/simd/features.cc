@@ -15,20 +15,48 @@ struct CpuidBit {
   u8 bit;
 };
 constexpr CpuidBit kCpuidBits[] = {
-    {Feature::kFpu, 1, 0, 'd', 0},           {Feature::kCmov, 1, 0, 'd', 15},         {Feature::kMmx, 1, 0, 'd', 23},
-    {Feature::kFxsr, 1, 0, 'd', 24},         {Feature::kSse, 1, 0, 'd', 25},          {Feature::kSse2, 1, 0, 'd', 26},
-    {Feature::kSse3, 1, 0, 'c', 0},          {Feature::kPclmul, 1, 0, 'c', 1},        {Feature::kSsse3, 1, 0, 'c', 9},
-    {Feature::kFma, 1, 0, 'c', 12},          {Feature::kSse41, 1, 0, 'c', 19},        {Feature::kSse42, 1, 0, 'c', 20},
-    {Feature::kAes, 1, 0, 'c', 25},          {Feature::kXsave, 1, 0, 'c', 26},        {Feature::kAvx, 1, 0, 'c', 28},
-    {Feature::kF16c, 1, 0, 'c', 29},         {Feature::kXsaveopt, 0xd, 1, 'a', 0},    {Feature::kXsavec, 0xd, 1, 'a', 1},
-    {Feature::kXsaves, 0xd, 1, 'a', 3},      {Feature::kSse4a, 0x80000001, 0, 'c', 6}, {Feature::kXop, 0x80000001, 0, 'c', 11},
-    {Feature::kFma4, 0x80000001, 0, 'c', 16}, {Feature::k3dNow, 0x80000001, 0, 'd', 31}, {Feature::kAvx2, 7, 0, 'b', 5},
-    {Feature::kAvx512f, 7, 0, 'b', 16},      {Feature::kAvx512dq, 7, 0, 'b', 17},     {Feature::kAvx512ifma, 7, 0, 'b', 21},
-    {Feature::kAvx512cd, 7, 0, 'b', 28},     {Feature::kSha, 7, 0, 'b', 29},          {Feature::kAvx512bw, 7, 0, 'b', 30},
-    {Feature::kAvx512vl, 7, 0, 'b', 31},     {Feature::kAvx512vbmi, 7, 0, 'c', 1},    {Feature::kAvx512vbmi2, 7, 0, 'c', 6},
-    {Feature::kGfni, 7, 0, 'c', 8},          {Feature::kVaes, 7, 0, 'c', 9},          {Feature::kVpclmul, 7, 0, 'c', 10},
-    {Feature::kAvx512vnni, 7, 0, 'c', 11},   {Feature::kAvx512bitalg, 7, 0, 'c', 12}, {Feature::kAvx512popcnt, 7, 0, 'c', 14},
-    {Feature::kAvx512vp2, 7, 0, 'd', 8},     {Feature::kAvx512fp16, 7, 0, 'd', 23},   {Feature::kAvxVnni, 7, 1, 'a', 4},
+    {Feature::kFpu, 1, 0, 'd', 0},
+    {Feature::kCmov, 1, 0, 'd', 15},
+    {Feature::kMmx, 1, 0, 'd', 23},
+    {Feature::kFxsr, 1, 0, 'd', 24},
+    {Feature::kSse, 1, 0, 'd', 25},
+    {Feature::kSse2, 1, 0, 'd', 26},
+    {Feature::kSse3, 1, 0, 'c', 0},
+    {Feature::kPclmul, 1, 0, 'c', 1},
+    {Feature::kSsse3, 1, 0, 'c', 9},
+    {Feature::kFma, 1, 0, 'c', 12},
+    {Feature::kSse41, 1, 0, 'c', 19},
+    {Feature::kSse42, 1, 0, 'c', 20},
+    {Feature::kAes, 1, 0, 'c', 25},
+    {Feature::kXsave, 1, 0, 'c', 26},
+    {Feature::kAvx, 1, 0, 'c', 28},
+    {Feature::kF16c, 1, 0, 'c', 29},
+    {Feature::kXsaveopt, 0xd, 1, 'a', 0},
+    {Feature::kXsavec, 0xd, 1, 'a', 1},
+    {Feature::kXsaves, 0xd, 1, 'a', 3},
+    {Feature::kSse4a, 0x80000001, 0, 'c', 6},
+    {Feature::kXop, 0x80000001, 0, 'c', 11},
+    {Feature::kFma4, 0x80000001, 0, 'c', 16},
+    {Feature::k3dNow, 0x80000001, 0, 'd', 31},
+    {Feature::kAvx2, 7, 0, 'b', 5},
+    {Feature::kAvx512f, 7, 0, 'b', 16},
+    {Feature::kAvx512dq, 7, 0, 'b', 17},
+    {Feature::kAvx512ifma, 7, 0, 'b', 21},
+    {Feature::kAvx512cd, 7, 0, 'b', 28},
+    {Feature::kSha, 7, 0, 'b', 29},
+    {Feature::kAvx512bw, 7, 0, 'b', 30},
+    {Feature::kAvx512vl, 7, 0, 'b', 31},
+    {Feature::kAvx512vbmi, 7, 0, 'c', 1},
+    {Feature::kAvx512vbmi2, 7, 0, 'c', 6},
+    {Feature::kGfni, 7, 0, 'c', 8},
+    {Feature::kVaes, 7, 0, 'c', 9},
+    {Feature::kVpclmul, 7, 0, 'c', 10},
+    {Feature::kAvx512vnni, 7, 0, 'c', 11},
+    {Feature::kAvx512bitalg, 7, 0, 'c', 12},
+    {Feature::kAvx512popcnt, 7, 0, 'c', 14},
+    {Feature::kAvx512vp2, 7, 0, 'd', 8},
+    {Feature::kAvx512fp16, 7, 0, 'd', 23},
+    {Feature::kAvxVnni, 7, 1, 'a', 4},
     {Feature::kAvx512bf16, 7, 1, 'a', 5},
 };
 
@@ -87,12 +115,14 @@ Table make_table() {
   t[ZYDIS_ISA_SET_AVX512F_128N] = t[ZYDIS_ISA_SET_AVX512F_512] = t[ZYDIS_ISA_SET_AVX512F_KOP] =
       t[ZYDIS_ISA_SET_AVX512F_SCALAR] = all(kAvx512f);
   t[ZYDIS_ISA_SET_AVX512BW_128] = t[ZYDIS_ISA_SET_AVX512BW_256] = all(kAvx512f, kAvx512vl, kAvx512bw);
-  t[ZYDIS_ISA_SET_AVX512BW_128N] = t[ZYDIS_ISA_SET_AVX512BW_512] = t[ZYDIS_ISA_SET_AVX512BW_KOP] = all(kAvx512f, kAvx512bw);
+  t[ZYDIS_ISA_SET_AVX512BW_128N] = t[ZYDIS_ISA_SET_AVX512BW_512] = t[ZYDIS_ISA_SET_AVX512BW_KOP] =
+      all(kAvx512f, kAvx512bw);
   t[ZYDIS_ISA_SET_AVX512DQ_128] = t[ZYDIS_ISA_SET_AVX512DQ_256] = all(kAvx512f, kAvx512vl, kAvx512dq);
   t[ZYDIS_ISA_SET_AVX512DQ_128N] = t[ZYDIS_ISA_SET_AVX512DQ_512] = t[ZYDIS_ISA_SET_AVX512DQ_KOP] =
       t[ZYDIS_ISA_SET_AVX512DQ_SCALAR] = all(kAvx512f, kAvx512dq);
   t[ZYDIS_ISA_SET_AVX512_FP16_128] = t[ZYDIS_ISA_SET_AVX512_FP16_256] = all(kAvx512fp16, kAvx512vl);
-  t[ZYDIS_ISA_SET_AVX512_FP16_128N] = t[ZYDIS_ISA_SET_AVX512_FP16_512] = t[ZYDIS_ISA_SET_AVX512_FP16_SCALAR] = all(kAvx512fp16);
+  t[ZYDIS_ISA_SET_AVX512_FP16_128N] = t[ZYDIS_ISA_SET_AVX512_FP16_512] = t[ZYDIS_ISA_SET_AVX512_FP16_SCALAR] =
+      all(kAvx512fp16);
   add_avx512(t, ZYDIS_ISA_SET_AVX512CD_128, kAvx512cd);
   add_avx512(t, ZYDIS_ISA_SET_AVX512_BF16_128, kAvx512bf16);
   add_avx512(t, ZYDIS_ISA_SET_AVX512_BITALG_128, kAvx512bitalg);

@@ -1,4 +1,5 @@
-// Gathers and scatters, element by element: a fault leaves the elements before it done and their mask bits clear [SDM-2C VPGATHERDD].
+// Gathers and scatters, element by element: a fault leaves the elements before it done and their mask bits clear
+// [SDM-2C VPGATHERDD].
 #include "engine/dbt/simd/internal.h"
 
 namespace bulkhead::engine::dbt {
@@ -8,7 +9,8 @@ void refuse_overlap(const SimdCall& call) {
   const SimdPlan& plan = call.plan;
   const u8 index = call.insn.mem.index;
   const bool scatter = plan.handler == SimdHandler::kScatter;
-  const bool bad = plan.vector_mask ? plan.data_register == index || plan.data_register == plan.mask_register || index == plan.mask_register
+  const bool bad = plan.vector_mask ? plan.data_register == index || plan.data_register == plan.mask_register ||
+                                          index == plan.mask_register
                                     : plan.mask_register == 0 || (!scatter && plan.data_register == index);
   if (bad) call.cpu.raise(kUd);
 }

@@ -50,7 +50,7 @@ void on_signal(int signal, siginfo_t* info, void* raw_context) {
 }
 
 void install_handler() {
-  struct sigaction action {};
+  struct sigaction action{};
   action.sa_sigaction = on_signal;
   action.sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER;
   sigemptyset(&action.sa_mask);

@@ -12,7 +12,8 @@ namespace {
 class CodePage {
  public:
   explicit CodePage(std::initializer_list<u8> code) {
-    page_ = static_cast<u8*>(mmap(nullptr, 4096, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+    page_ =
+        static_cast<u8*>(mmap(nullptr, 4096, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
     std::memset(page_, 0xc3, 4096);
     std::copy(code.begin(), code.end(), page_);
   }
@@ -75,7 +76,12 @@ TEST(HostFaultDeathTest, FaultOutsideTheRangesStillKills) {
   CodePage other{0xc3};
   Seen seen;
   register_fault_range(other.page_, other.page_ + 4096, note, &seen);
-  EXPECT_DEATH({ CodePage bad({0x0f, 0x0b}); bad.run(); }, "");
+  EXPECT_DEATH(
+      {
+        CodePage bad({0x0f, 0x0b});
+        bad.run();
+      },
+      "");
   unregister_fault_range(other.page_);
 }
 

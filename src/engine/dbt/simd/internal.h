@@ -9,12 +9,12 @@ namespace bulkhead::engine::dbt {
 
 // Per thread. Longjmps pass over its users, so nothing of theirs that matters lives on the stack.
 struct SimdScratch {
-  alignas(64) std::array<std::byte, 1024> bounce;      // the memory operand, at an address congruent to the guest's mod 64
-  alignas(64) std::array<std::byte, 4096> state;       // XSAVE image of a result that is not committed yet
-  alignas(64) std::array<std::byte, 4096> image;       // guest-format XSAVE area
-  alignas(64) std::array<std::byte, 64> vector;        // gather and scatter: data
+  alignas(64) std::array<std::byte, 1024> bounce;  // the memory operand, at an address congruent to the guest's mod 64
+  alignas(64) std::array<std::byte, 4096> state;   // XSAVE image of a result that is not committed yet
+  alignas(64) std::array<std::byte, 4096> image;   // guest-format XSAVE area
+  alignas(64) std::array<std::byte, 64> vector;    // gather and scatter: data
   std::array<std::byte, 64> index;
-  u64 done = 0;                                        // gather and scatter: elements completed
+  u64 done = 0;  // gather and scatter: elements completed
 };
 SimdScratch& simd_scratch();
 
@@ -25,7 +25,8 @@ struct SimdCall {
   unsigned slot;
 };
 
-// Runs the stub on the guest's state; with `hold`, results go to scratch.state until commit_held(). Raises what the instruction raised.
+// Runs the stub on the guest's state; with `hold`, results go to scratch.state until commit_held(). Raises what the
+// instruction raised.
 void run_native(const SimdCall& call, void* memory, bool hold, StubFrame& frame);
 // What an instruction that writes memory can change besides: x87, MXCSR.
 void commit_held(CpuState& state);

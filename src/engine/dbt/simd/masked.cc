@@ -1,7 +1,8 @@
-// Memory operands of which only some elements may be touched: a disabled element does not fault, is not read and not written.
-#include "engine/dbt/simd/internal.h"
-
+// Memory operands of which only some elements may be touched: a disabled element does not fault, is not read and not
+// written.
 #include <bit>
+
+#include "engine/dbt/simd/internal.h"
 
 namespace bulkhead::engine::dbt {
 namespace {
@@ -11,7 +12,8 @@ u64 address_mask(const Insn& insn) { return mask_for_size(insn.address_size); }
 // Which elements in memory a mask selects.
 u64 needed_elements(const SimdPlan& plan, u64 mask) {
   switch (plan.shape) {
-    case MaskShape::kPerElement: return mask;
+    case MaskShape::kPerElement:
+      return mask;
     case MaskShape::kCompress: {
       const int count = std::popcount(mask);
       return count == 64 ? ~u64{0} : (u64{1} << count) - 1;
@@ -43,7 +45,8 @@ void for_each_run(u64 elements, unsigned element_size, Visit visit) {
 }
 
 u64 run_linear(const SimdCall& call, u64 offset, unsigned at, unsigned length, Access access) {
-  return call.cpu.linear(static_cast<Seg>(call.insn.mem.segment), (offset + at) & address_mask(call.insn), length, access);
+  return call.cpu.linear(static_cast<Seg>(call.insn.mem.segment), (offset + at) & address_mask(call.insn), length,
+                         access);
 }
 
 void store_runs(const SimdCall& call, u64 offset, u64 elements, unsigned element_size, const std::byte* from) {
@@ -66,8 +69,7 @@ u64 mask_value(const SimdCall& call) {
   std::array<u8, 64> vector;
   view.read_vector(plan.mask_register, vector.data(), 64);
   u64 mask = 0;
-  for (unsigned i = 0; i < plan.mask_bits; ++i)
-    mask |= u64{vector[(i + 1u) * plan.element_size - 1u]} >> 7 << i;
+  for (unsigned i = 0; i < plan.mask_bits; ++i) mask |= u64{vector[(i + 1u) * plan.element_size - 1u]} >> 7 << i;
   return mask;
 }
 

@@ -41,8 +41,10 @@ bool no_fault_suppression(const ZydisDecodedInstruction& raw) {
     case ZYDIS_EXCEPTION_CLASS_E6NF:
     case ZYDIS_EXCEPTION_CLASS_E9NF:
     case ZYDIS_EXCEPTION_CLASS_E10NF:
-    case ZYDIS_EXCEPTION_CLASS_E11NF: return true;
-    default: return false;
+    case ZYDIS_EXCEPTION_CLASS_E11NF:
+      return true;
+    default:
+      return false;
   }
 }
 
@@ -58,16 +60,21 @@ SimdUnit unit_of(const ZydisDecodedInstruction& raw, const ZydisDecodedOperand* 
     case ZYDIS_ISA_SET_XSAVE:
     case ZYDIS_ISA_SET_XSAVEOPT:
     case ZYDIS_ISA_SET_XSAVEC:
-    case ZYDIS_ISA_SET_XSAVES: return SimdUnit::kXsave;
+    case ZYDIS_ISA_SET_XSAVES:
+      return SimdUnit::kXsave;
     case ZYDIS_ISA_SET_FXSAVE:
-    case ZYDIS_ISA_SET_FXSAVE64: return SimdUnit::kFxsave;
-    default: break;
+    case ZYDIS_ISA_SET_FXSAVE64:
+      return SimdUnit::kFxsave;
+    default:
+      break;
   }
   if (raw.encoding == ZYDIS_INSTRUCTION_ENCODING_EVEX || uses(ZYDIS_REGCLASS_MASK)) return SimdUnit::kEvex;
-  if (raw.encoding == ZYDIS_INSTRUCTION_ENCODING_VEX || raw.encoding == ZYDIS_INSTRUCTION_ENCODING_XOP) return SimdUnit::kVex;
+  if (raw.encoding == ZYDIS_INSTRUCTION_ENCODING_VEX || raw.encoding == ZYDIS_INSTRUCTION_ENCODING_XOP)
+    return SimdUnit::kVex;
   if (raw.mnemonic == ZYDIS_MNEMONIC_FWAIT) return SimdUnit::kWait;
   if (raw.opcode_map == ZYDIS_OPCODE_MAP_DEFAULT) return SimdUnit::kX87;
-  const bool mmx = uses(ZYDIS_REGCLASS_MMX) || raw.mnemonic == ZYDIS_MNEMONIC_EMMS || raw.mnemonic == ZYDIS_MNEMONIC_FEMMS;
+  const bool mmx =
+      uses(ZYDIS_REGCLASS_MMX) || raw.mnemonic == ZYDIS_MNEMONIC_EMMS || raw.mnemonic == ZYDIS_MNEMONIC_FEMMS;
   return mmx && !uses(ZYDIS_REGCLASS_XMM) ? SimdUnit::kMmx : SimdUnit::kSse;
 }
 
@@ -78,8 +85,10 @@ bool waits_for_x87(const ZydisDecodedInstruction& raw, SimdUnit unit) {
     case ZYDIS_MNEMONIC_FNSTSW:
     case ZYDIS_MNEMONIC_FNSTCW:
     case ZYDIS_MNEMONIC_FNSTENV:
-    case ZYDIS_MNEMONIC_FNSAVE: return false;
-    default: return unit == SimdUnit::kX87 || unit == SimdUnit::kWait || unit == SimdUnit::kMmx;
+    case ZYDIS_MNEMONIC_FNSAVE:
+      return false;
+    default:
+      return unit == SimdUnit::kX87 || unit == SimdUnit::kWait || unit == SimdUnit::kMmx;
   }
 }
 
@@ -99,8 +108,8 @@ void plan_registers(const ZydisDecodedInstruction& raw, const ZydisDecodedOperan
   }
 }
 
-void plan_masked(const ZydisDecodedInstruction& raw, const ZydisDecodedOperand* operands, const ZydisDecodedOperand& memory,
-                 SimdPlan& plan) {
+void plan_masked(const ZydisDecodedInstruction& raw, const ZydisDecodedOperand* operands,
+                 const ZydisDecodedOperand& memory, SimdPlan& plan) {
   plan.handler = SimdHandler::kMasked;
   plan.element_size = static_cast<u8>(memory.element_size / 8);
   plan.element_count = static_cast<u8>(memory.element_count);
@@ -145,7 +154,8 @@ void plan_vsib(const ZydisDecodedInstruction& raw, const ZydisDecodedOperand* op
   plan.data_register = vector_number(data.reg.value);
   plan.vector_mask = vex;
   if (vex) plan.mask_register = vector_number(operands[2].reg.value);
-  plan.element_size = static_cast<u8>(raw.opcode_map == ZYDIS_OPCODE_MAP_0F38 && (vex ? raw.raw.vex.W : raw.raw.evex.W) ? 8 : 4);
+  plan.element_size =
+      static_cast<u8>(raw.opcode_map == ZYDIS_OPCODE_MAP_0F38 && (vex ? raw.raw.vex.W : raw.raw.evex.W) ? 8 : 4);
   plan.index_size = (raw.opcode & 1) ? 8 : 4;
   plan.vector_size = static_cast<u8>(raw.avx.vector_length / 8);
   plan.element_count = static_cast<u8>(plan.vector_size / std::max(plan.element_size, plan.index_size));
@@ -180,7 +190,9 @@ void plan_special(const ZydisDecodedInstruction& raw, const ZydisDecodedOperand*
     case ZYDIS_MNEMONIC_FXSAVE:
     case ZYDIS_MNEMONIC_FXSAVE64:
     case ZYDIS_MNEMONIC_FXRSTOR:
-    case ZYDIS_MNEMONIC_FXRSTOR64: plan.memory_size = 512; break;
+    case ZYDIS_MNEMONIC_FXRSTOR64:
+      plan.memory_size = 512;
+      break;
     default:
       if (plan.unit == SimdUnit::kXsave) plan.handler = SimdHandler::kXsaveFamily;
   }
@@ -207,7 +219,9 @@ void make_plan(const Insn& insn, SimdPlan& plan) {
   plan_memory(raw, operands, plan);
   plan_vsib(raw, operands, plan);
   plan_special(raw, operands, plan);
-  plan.alignment = plan.unit == SimdUnit::kFxsave ? 16 : plan.memory_size >= 16 && plan.memory_size <= 64 ? plan.memory_size & 0xff : 0;
+  plan.alignment = plan.unit == SimdUnit::kFxsave                     ? 16
+                   : plan.memory_size >= 16 && plan.memory_size <= 64 ? plan.memory_size & 0xff
+                                                                      : 0;
   if (!std::has_single_bit(plan.alignment)) plan.alignment = 0;
   plan.host_length = rewrite_for_host(insn, raw, operands, plan.host_bytes);
 }

@@ -7,10 +7,10 @@ namespace {
 
 struct Shape {
   bool modrm = false;
-  bool memory = false;   // ModRM names memory
+  bool memory = false;  // ModRM names memory
   bool gpr_rm = false;
   bool gpr_reg = false;
-  bool narrow = false;   // not 64-bit mode: extension bits and W (for general registers) are ignored
+  bool narrow = false;  // not 64-bit mode: extension bits and W (for general registers) are ignored
 };
 
 bool is_gpr(const ZydisDecodedOperand& operand) {
@@ -50,8 +50,8 @@ bool is_environment(u16 mnemonic) {
          mnemonic == ZYDIS_MNEMONIC_FRSTOR;
 }
 
-void legacy_prefixes(const Insn& insn, const ZydisDecodedInstruction& raw, const ZydisDecodedOperand* operands, const Shape& shape,
-                     Writer& out) {
+void legacy_prefixes(const Insn& insn, const ZydisDecodedInstruction& raw, const ZydisDecodedOperand* operands,
+                     const Shape& shape, Writer& out) {
   const bool environment = is_environment(insn.mnemonic);
   // Their 14- and 94-byte forms are chosen by the operand size, which a 16-bit code segment has without a prefix.
   if (environment && (operands[0].size == 14 * 8 || operands[0].size == 94 * 8)) out.put(0x66);
@@ -121,7 +121,8 @@ u8 rewrite_for_host(const Insn& insn, const ZydisDecodedInstruction& raw, const 
       opcode_at = raw.raw.evex.offset + 4u;
       evex_prefix(insn, raw, shape, out);
       break;
-    default: legacy_prefixes(insn, raw, operands, shape, out);
+    default:
+      legacy_prefixes(insn, raw, operands, shape, out);
   }
   if (!shape.modrm) {
     for (unsigned i = opcode_at; i < insn.length; ++i) out.put(insn.bytes[i]);

@@ -8,8 +8,8 @@
 
 namespace bulkhead::engine::dbt {
 
-// A ModRM memory operand becomes [rsi]; a general register in ModRM.rm becomes RAX, one in ModRM.reg RDX (of the same width).
-// Segment, address-size and LOCK prefixes go. Returns the new length, at most 15.
+// A ModRM memory operand becomes [rsi]; a general register in ModRM.rm becomes RAX, one in ModRM.reg RDX (of the same
+// width). Segment, address-size and LOCK prefixes go. Returns the new length, at most 15.
 u8 rewrite_for_host(const Insn& insn, const ZydisDecodedInstruction& raw, const ZydisDecodedOperand* operands,
                     std::array<u8, 15>& out);
 

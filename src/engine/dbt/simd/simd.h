@@ -1,5 +1,5 @@
-// x87, MMX, SSE to AVX-512 and the XSAVE family: executed by the host's own units on the guest's state, with registers and memory
-// operands redirected. May use host vector registers: spills the guest's first.
+// x87, MMX, SSE to AVX-512 and the XSAVE family: executed by the host's own units on the guest's state, with registers
+// and memory operands redirected. May use host vector registers: spills the guest's first.
 #pragma once
 #include "engine/dbt/cpu/cpu.h"
 

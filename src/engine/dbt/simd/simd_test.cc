@@ -1,13 +1,13 @@
-// What random user-mode cases (tests/insn) cannot reach: enabling bits, other modes, the XSAVE family's refusals, the live state.
+// What random user-mode cases (tests/insn) cannot reach: enabling bits, other modes, the XSAVE family's refusals, the
+// live state.
 #include "engine/dbt/simd/simd.h"
 
+#include <Zydis/MetaInfo.h>
 #include <xmmintrin.h>
 
 #include "engine/dbt/simd/features.h"
 #include "engine/dbt/simd/xstate.h"
 #include "support/cpu_fixture.h"
-
-#include <Zydis/MetaInfo.h>
 
 namespace bulkhead::engine::dbt {
 namespace {
@@ -121,11 +121,11 @@ TEST_F(Simd, ProtectedModeUsesItsRegistersAndSegments) {
 
 TEST_F(Simd, RealModeX87) {
   guest.real_mode();
-  guest.run({0xdb, 0xe3});                    // fninit
-  guest.run({0xd9, 0x3e, 0x00, 0x02});        // fnstcw [0x200]
+  guest.run({0xdb, 0xe3});              // fninit
+  guest.run({0xd9, 0x3e, 0x00, 0x02});  // fnstcw [0x200]
   EXPECT_EQ(guest.peek<u16>(0x50200), 0x37f);
-  guest.run({0xd9, 0xe8});                    // fld1
-  guest.run({0xd9, 0x36, 0x00, 0x03});        // fnstenv [0x300]: 14 bytes
+  guest.run({0xd9, 0xe8});              // fld1
+  guest.run({0xd9, 0x36, 0x00, 0x03});  // fnstenv [0x300]: 14 bytes
   EXPECT_EQ(guest.peek<u16>(0x50300), 0x37f);
   EXPECT_EQ(guest.peek<u16>(0x50302), 0x3800);
   EXPECT_EQ(guest.peek<u16>(0x50304), 0x3fff);
@@ -143,10 +143,10 @@ TEST_F(Simd, HostAddressesStayHidden) {
   guest.poke<u64>(CpuFixture::kData, 0x7ff4000000000001);  // a signalling NaN
   guest.run({0xdb, 0xe3});                                 // fninit
   guest.poke<u16>(CpuFixture::kData + 8, 0x37e);
-  guest.run({0xd9, 0x68, 0x08});                           // fldcw [rax+8]: invalid unmasked
+  guest.run({0xd9, 0x68, 0x08});  // fldcw [rax+8]: invalid unmasked
   const u64 rip = guest.s().rip;
-  guest.run({0xdd, 0x00});                                 // fld qword [rax]
-  guest.run({0xd9, 0x70, 0x40});                           // fnstenv [rax+64]
+  guest.run({0xdd, 0x00});        // fld qword [rax]
+  guest.run({0xd9, 0x70, 0x40});  // fnstenv [rax+64]
   const u32 fip = guest.peek<u32>(CpuFixture::kData + 64 + 12), fdp = guest.peek<u32>(CpuFixture::kData + 64 + 20);
   EXPECT_TRUE(fip == static_cast<u32>(rip) || fip == 0) << std::hex << fip;
   EXPECT_TRUE(fdp == CpuFixture::kData || fdp == 0) << std::hex << fdp;
@@ -238,12 +238,13 @@ TEST_P(SimdBadArea, IsRefused) {
   EXPECT_EQ(guest.error_code(), 0u);
   EXPECT_EQ(xmm(1), 99u);
 }
-INSTANTIATE_TEST_SUITE_P(
-    Simd, SimdBadArea,
-    testing::Values(BadArea{"ComponentNotEnabled", 512, 0x80}, BadArea{"UnknownComponent", 512, u64{1} << 62},
-                    BadArea{"FormatWithoutItsBit", 520, 7}, BadArea{"ReservedHeader", 528, 1},
-                    BadArea{"CompactedButNotEnabled", 520, u64{1} << 63 | 0xe7}, BadArea{"ReservedMxcsr", 24, 0xffff0000}),
-    [](const auto& instance) { return instance.param.why; });
+INSTANTIATE_TEST_SUITE_P(Simd, SimdBadArea,
+                         testing::Values(BadArea{"ComponentNotEnabled", 512, 0x80},
+                                         BadArea{"UnknownComponent", 512, u64{1} << 62},
+                                         BadArea{"FormatWithoutItsBit", 520, 7}, BadArea{"ReservedHeader", 528, 1},
+                                         BadArea{"CompactedButNotEnabled", 520, u64{1} << 63 | 0xe7},
+                                         BadArea{"ReservedMxcsr", 24, 0xffff0000}),
+                         [](const auto& instance) { return instance.param.why; });
 
 TEST_F(Simd, MisalignedAreaIsRefused) {
   guest.s().gpr[kRbx] = kAreaAt + 32;

@@ -29,8 +29,8 @@ u32 usable(const Cpu& cpu) {
 void Cpu::spill_fpu() {
   if (!s.fpu_live) return;
   const u32 mask = usable(*this);
-  // XSAVEOPT may leave out what is unchanged since the XRSTOR from this very image. Nothing writes the image while fpu_live is set, so
-  // what is left out is there already.
+  // XSAVEOPT may leave out what is unchanged since the XRSTOR from this very image. Nothing writes the image while
+  // fpu_live is set, so what is left out is there already.
   if (host_xstate().has_xsaveopt)
     asm volatile("xsaveopt64 (%0)" : : "r"(s.xsave.data()), "a"(mask), "d"(0) : "memory");
   else

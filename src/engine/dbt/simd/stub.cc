@@ -57,7 +57,8 @@ class StubArena {
     std::memcpy(jump + 1, &distance, 4);
   }
 
-  // enter(rdi = StubFrame*, rsi = stub). RBX holds the frame while the guest's state is loaded; the stub jumps to `leave`.
+  // enter(rdi = StubFrame*, rsi = stub). RBX holds the frame while the guest's state is loaded; the stub jumps to
+  // `leave`.
   void generate(const std::byte* defaults) {
     Xbyak::CodeGenerator c{kCommonSize, code_};
     const auto field = [&](size_t offset) { return c.ptr[c.rbx + static_cast<int>(offset)]; };
@@ -87,8 +88,10 @@ class StubArena {
     c.xor_(c.edx, c.edx);
     c.mov(c.rcx, field(offsetof(StubFrame, state_out)));
     // What XSAVEOPT leaves out is initial, or unchanged since the XRSTOR of this image.
-    if (host_xstate().has_xsaveopt) c.db(0x31ae0f48, 4);  // xsaveopt64 [rcx]
-    else c.db(0x21ae0f48, 4);                              // xsave64 [rcx]
+    if (host_xstate().has_xsaveopt)
+      c.db(0x31ae0f48, 4);  // xsaveopt64 [rcx]
+    else
+      c.db(0x21ae0f48, 4);  // xsave64 [rcx]
     c.mov(c.rcx, reinterpret_cast<u64>(defaults));
     c.mov(c.eax, static_cast<u32>(host_xstate().xcr0));
     c.db(0x29ae0f48, 4);
@@ -101,8 +104,8 @@ class StubArena {
   static bool on_fault(void* owner, ucontext_t* context, int, siginfo_t*) {
     const auto* arena = static_cast<StubArena*>(owner);
     auto& registers = context->uc_mcontext.gregs;
-    // Faults of the common code, and page faults at all, would be mistakes of ours: images are checked before they get here, and a stub
-    // touches only our own memory.
+    // Faults of the common code, and page faults at all, would be mistakes of ours: images are checked before they get
+    // here, and a stub touches only our own memory.
     if (static_cast<u64>(registers[REG_RIP]) < reinterpret_cast<u64>(arena->code_) + kCommonSize) return false;
     if (registers[REG_TRAPNO] == 14) return false;
     reinterpret_cast<StubFrame*>(registers[REG_RBX])->fault = registers[REG_TRAPNO];

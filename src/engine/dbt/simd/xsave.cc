@@ -1,5 +1,5 @@
-// The XSAVE family on the guest's own area [SDM-1 §13.5-13.12]. Done by copying components between CpuState::xsave and the area, since
-// the guest chooses format and components.
+// The XSAVE family on the guest's own area [SDM-1 §13.5-13.12]. Done by copying components between CpuState::xsave and
+// the area, since the guest chooses format and components.
 #include <Zydis/Mnemonic.h>
 
 #include "engine/dbt/simd/internal.h"
@@ -18,18 +18,30 @@ struct Kind {
 
 Kind kind_of(u16 mnemonic) {
   switch (mnemonic) {
-    case ZYDIS_MNEMONIC_XSAVE: return {Form::kSave, false};
-    case ZYDIS_MNEMONIC_XSAVE64: return {Form::kSave, true};
-    case ZYDIS_MNEMONIC_XSAVEOPT: return {Form::kSaveOpt, false};
-    case ZYDIS_MNEMONIC_XSAVEOPT64: return {Form::kSaveOpt, true};
-    case ZYDIS_MNEMONIC_XSAVEC: return {Form::kSaveCompact, false};
-    case ZYDIS_MNEMONIC_XSAVEC64: return {Form::kSaveCompact, true};
-    case ZYDIS_MNEMONIC_XSAVES: return {Form::kSaveSupervisor, false};
-    case ZYDIS_MNEMONIC_XSAVES64: return {Form::kSaveSupervisor, true};
-    case ZYDIS_MNEMONIC_XRSTOR: return {Form::kRestore, false};
-    case ZYDIS_MNEMONIC_XRSTOR64: return {Form::kRestore, true};
-    case ZYDIS_MNEMONIC_XRSTORS: return {Form::kRestoreSupervisor, false};
-    default: return {Form::kRestoreSupervisor, true};
+    case ZYDIS_MNEMONIC_XSAVE:
+      return {Form::kSave, false};
+    case ZYDIS_MNEMONIC_XSAVE64:
+      return {Form::kSave, true};
+    case ZYDIS_MNEMONIC_XSAVEOPT:
+      return {Form::kSaveOpt, false};
+    case ZYDIS_MNEMONIC_XSAVEOPT64:
+      return {Form::kSaveOpt, true};
+    case ZYDIS_MNEMONIC_XSAVEC:
+      return {Form::kSaveCompact, false};
+    case ZYDIS_MNEMONIC_XSAVEC64:
+      return {Form::kSaveCompact, true};
+    case ZYDIS_MNEMONIC_XSAVES:
+      return {Form::kSaveSupervisor, false};
+    case ZYDIS_MNEMONIC_XSAVES64:
+      return {Form::kSaveSupervisor, true};
+    case ZYDIS_MNEMONIC_XRSTOR:
+      return {Form::kRestore, false};
+    case ZYDIS_MNEMONIC_XRSTOR64:
+      return {Form::kRestore, true};
+    case ZYDIS_MNEMONIC_XRSTORS:
+      return {Form::kRestoreSupervisor, false};
+    default:
+      return {Form::kRestoreSupervisor, true};
   }
 }
 
@@ -40,8 +52,8 @@ T peek(const std::byte* from, u32 offset) {
   return value;
 }
 
-// Where component i (2..) lies in an area of format `compacted` with components `present`. The area's format is the host's, as is
-// CPUID leaf 0xD of every CPU model.
+// Where component i (2..) lies in an area of format `compacted` with components `present`. The area's format is the
+// host's, as is CPUID leaf 0xD of every CPU model.
 u32 component_offset(unsigned i, u64 present, bool compacted) {
   if (!compacted) return host_xstate().component[i].offset;
   u32 offset = kExtendedStart;
@@ -119,7 +131,8 @@ StepResult save(const SimdCall& call, Kind kind, u64 requested, u64 linear) {
   if (written & kXSse) area.store(160, image + 160, xmm_size(call));
   for (unsigned i = 2; i < 8; ++i)
     if ((written >> i) & 1 && used_size(call, i))
-      area.store(component_offset(i, requested, compacted), image + host_xstate().component[i].offset, used_size(call, i));
+      area.store(component_offset(i, requested, compacted), image + host_xstate().component[i].offset,
+                 used_size(call, i));
   const u64 header[2] = {compacted ? in_use : (old_bv & ~requested) | in_use, requested | kCompacted};
   area.store(kLegacySize, reinterpret_cast<const std::byte*>(header), compacted ? 16 : 8);
   return advance(call);
@@ -172,11 +185,15 @@ StepResult restore(const SimdCall& call, Kind kind, u64 requested, u64 linear) {
     if (!((requested >> i) & 1)) continue;
     const u32 length = i == 1 ? xmm_size(call) : used_size(call, i);
     std::byte* to = image + host_xstate().component[i].offset;
-    if ((loaded >> i) & 1) std::memcpy(to, area + (i == 1 ? 160 : component_offset(i, present, compacted)), length);
-    else std::memset(to, 0, length);
+    if ((loaded >> i) & 1)
+      std::memcpy(to, area + (i == 1 ? 160 : component_offset(i, present, compacted)), length);
+    else
+      std::memset(to, 0, length);
   }
-  if (mxcsr_loaded) view.set_mxcsr(mxcsr);
-  else if (compacted && (requested & kXSse)) view.set_mxcsr(kMxcsrDefault);
+  if (mxcsr_loaded)
+    view.set_mxcsr(mxcsr);
+  else if (compacted && (requested & kXSse))
+    view.set_mxcsr(kMxcsrDefault);
   view.set_xstate_bv(in_use & host_xstate().xcr0);
   if ((requested & kXX87) && !(loaded & kXX87)) {
     view.set_xstate_bv(view.xstate_bv() & ~kXX87);

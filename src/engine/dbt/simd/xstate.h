@@ -1,4 +1,5 @@
-// The layout of the XSAVE image in CpuState::xsave (the host's standard format [SDM-1 §13.4]) and access to single registers in it.
+// The layout of the XSAVE image in CpuState::xsave (the host's standard format [SDM-1 §13.4]) and access to single
+// registers in it.
 #pragma once
 #include <array>
 #include <cstring>
@@ -20,8 +21,8 @@ struct XComponent {
   bool align64 = false;  // in the compacted format
 };
 struct HostXstate {
-  u64 xcr0 = 0;              // host XCR0 & kXSupported
-  u32 mxcsr_mask = 0xffff;   // valid MXCSR bits
+  u64 xcr0 = 0;             // host XCR0 & kXSupported
+  u32 mxcsr_mask = 0xffff;  // valid MXCSR bits
   bool has_xsaveopt = false;
   std::array<XComponent, 8> component;
 };
@@ -55,7 +56,8 @@ class XsaveView {
   void write_vector(unsigned n, const void* in, unsigned size);
   u64 mmx(unsigned n) const { return get<u64>(32 + 16 * n); }
 
-  // Writes the initial configuration into every component of `mask` that XSTATE_BV says is in it (the header is not changed).
+  // Writes the initial configuration into every component of `mask` that XSTATE_BV says is in it (the header is not
+  // changed).
   void materialize(u64 mask);
 
  private:
@@ -74,7 +76,8 @@ class XsaveView {
   std::byte* image_;
 };
 
-// Makes an image from outside (a snapshot, set_state) safe to load: no reserved MXCSR bits, no unknown component, standard header.
+// Makes an image from outside (a snapshot, set_state) safe to load: no reserved MXCSR bits, no unknown component,
+// standard header.
 void sanitize_xsave(CpuState& state);
 // The reset state: x87 as after FINIT, everything else zero, MXCSR 0x1f80.
 void reset_xsave(CpuState& state);
