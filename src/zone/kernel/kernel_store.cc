@@ -1,8 +1,12 @@
 #include "zone/kernel/kernel_store.h"
 
+#include <signal.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
+#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <sstream>
@@ -67,6 +71,18 @@ class PrivateApt {
   std::string folder_;
   Workshop& workshop_;
 };
+
+// What a process that was killed could not remove itself.
+void remove_stale_apt_folders(const std::string& root) {
+  std::error_code error;
+  std::vector<fs::path> stale;
+  for (const auto& entry : fs::directory_iterator{root, error}) {
+    const std::string name = entry.path().filename().string();
+    const pid_t owner = name.starts_with("apt-") ? std::atoi(name.c_str() + 4) : 0;
+    if (owner > 0 && ::kill(owner, 0) != 0 && errno == ESRCH) stale.push_back(entry.path());
+  }
+  for (const fs::path& path : stale) fs::remove_all(path, error);
+}
 
 Result<std::string> concrete_package(PrivateApt& apt, const std::string& package) {
   auto shown = apt.run("apt-cache", {"--no-all-versions", "show", package});
@@ -148,6 +164,7 @@ Result<StoredKernel> fetch_kernel(const FetchRequest& request, Cache& cache, Wor
   if (!request.suite.empty()) {
     BH_ASSIGN(sources, sources_for_suite(sources, request.suite));
   }
+  remove_stale_apt_folders(cache.root());
   PrivateApt apt{fmt::format("{}/apt-{}", cache.root(), ::getpid()), workshop};
   BH_TRY(apt.open(sources));
   BH_ASSIGN(const std::string concrete, concrete_package(apt, package));
