@@ -1,3 +1,5 @@
+#include <memory>
+
 #include "base/assert.h"
 #include "zone/session/agent_session.h"
 

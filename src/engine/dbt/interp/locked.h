@@ -33,7 +33,7 @@ inline bool compare_exchange(void* at, u128& expected, u128 desired) {
   bool equal;
   u64 low = static_cast<u64>(expected), high = static_cast<u64>(expected >> 64);
   __asm__ volatile("lock cmpxchg16b %[at]"
-                   : [at] "+m"(*static_cast<Unaligned<u128>*>(at)), "+a"(low), "+d"(high), "=@ccz"(equal)
+                   : [at] "+m"(static_cast<Unaligned<u128>*>(at)->value), "+a"(low), "+d"(high), "=@ccz"(equal)
                    : "b"(static_cast<u64>(desired)), "c"(static_cast<u64>(desired >> 64))
                    : "memory");
   expected = u128{high} << 64 | low;
