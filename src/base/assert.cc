@@ -17,8 +17,7 @@ void set_zone_identity(std::string_view name) {
 }
 
 void assertion_failed(const char* expression, const char* file, int line) {
-  std::fprintf(stderr, "bulkhead: zone '%s': internal error: %s (%s:%d)\n", g_identity.data(), expression, file,
-               line);
+  std::fprintf(stderr, "bulkhead: zone '%s': internal error: %s (%s:%d)\n", g_identity.data(), expression, file, line);
   std::abort();
 }
 

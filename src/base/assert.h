@@ -11,8 +11,8 @@ void set_zone_identity(std::string_view name);
 
 }  // namespace bulkhead
 
-#define BH_ASSERT(expression)                                                       \
-  do {                                                                              \
-    if (!(expression)) [[unlikely]]                                                 \
-      ::bulkhead::assertion_failed(#expression, __FILE__, __LINE__);                \
+#define BH_ASSERT(expression)                                        \
+  do {                                                               \
+    if (!(expression)) [[unlikely]]                                  \
+      ::bulkhead::assertion_failed(#expression, __FILE__, __LINE__); \
   } while (false)

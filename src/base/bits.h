@@ -10,9 +10,7 @@ constexpr bool is_aligned(u64 value, u64 power_of_two) { return (value & (power_
 
 constexpr bool bit(u64 value, unsigned index) { return (value >> index) & 1; }
 // Bits high..low, both included, 63 >= high >= low.
-constexpr u64 bits(u64 value, unsigned high, unsigned low) {
-  return (value >> low) & (~u64{0} >> (63 - (high - low)));
-}
+constexpr u64 bits(u64 value, unsigned high, unsigned low) { return (value >> low) & (~u64{0} >> (63 - (high - low))); }
 // The low 8*size bits set; size 1..8 bytes.
 constexpr u64 mask_for_size(unsigned size) { return ~u64{0} >> (64 - 8 * size); }
 constexpr u64 sign_extend(u64 value, unsigned size) {

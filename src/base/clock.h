@@ -13,8 +13,8 @@ using Nanoseconds = u64;
 class Clock {
  public:
   virtual ~Clock() = default;
-  virtual Nanoseconds now() const = 0;       // any thread
-  virtual u64 unix_time_ns() const = 0;      // wall clock, for the RTC; any thread
+  virtual Nanoseconds now() const = 0;   // any thread
+  virtual u64 unix_time_ns() const = 0;  // wall clock, for the RTC; any thread
 };
 
 // The host's clocks.

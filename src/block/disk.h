@@ -1,4 +1,5 @@
-// The contents of a disk, as devices see them. Knows no device. Calls come from one I/O thread per device and may block.
+// The contents of a disk, as devices see them. Knows no device. Calls come from one I/O thread per device and may
+// block.
 #pragma once
 #include <span>
 
@@ -20,7 +21,7 @@ struct IoBuffer {
 class Disk {
  public:
   virtual ~Disk() = default;
-  virtual u64 size_bytes() const = 0;   // a multiple of kSectorSize
+  virtual u64 size_bytes() const = 0;  // a multiple of kSectorSize
   virtual bool read_only() const = 0;
   virtual bool supports_discard() const { return false; }
   virtual std::string serial() const { return {}; }

@@ -7,7 +7,8 @@
 namespace bulkhead {
 
 Result<void> Bus::attach(u64 start, u64 length, IoDevice& device, Mutex& lock) {
-  if (length == 0 || start + length < start) return fail("bus range at {:#x} of {:#x} bytes is not valid", start, length);
+  if (length == 0 || start + length < start)
+    return fail("bus range at {:#x} of {:#x} bytes is not valid", start, length);
   const auto after = std::ranges::upper_bound(ranges_, start, {}, &Range::start);
   if (after != ranges_.end() && after->start - start < length)
     return fail("bus range at {:#x} overlaps the one at {:#x}", start, after->start);

@@ -6,7 +6,8 @@ namespace {
 constexpr auto kB = Level::kBaseline, k2 = Level::kV2, k3 = Level::kV3, k4 = Level::kV4, kH = Level::kHost;
 constexpr auto kNative = Provider::kHost, kEngine = Provider::kEngine;
 
-// Left out on purpose: VMX, SVM, MONITOR, MPX, TSX, PKU, CET, AMX, LA57, perfmon, PCID (a software TLB gains nothing by it).
+// Left out on purpose: VMX, SVM, MONITOR, MPX, TSX, PKU, CET, AMX, LA57, perfmon, PCID (a software TLB gains nothing by
+// it).
 constexpr FeatureBit kFeatures[] = {
     {1, 0, 'd', 0, kB, kNative, "fpu"},
     {1, 0, 'd', 2, kB, kEngine, "de"},

@@ -7,8 +7,8 @@
 
 namespace bulkhead::engine {
 
-// Smallest psABI level that contains the feature; kHost: only the model `host` shows it [x86-64 psABI "Micro-Architecture
-// Levels"]. The levels also hold what every host of that level has in practice (AES from v2 on).
+// Smallest psABI level that contains the feature; kHost: only the model `host` shows it [x86-64 psABI
+// "Micro-Architecture Levels"]. The levels also hold what every host of that level has in practice (AES from v2 on).
 enum class Level : u8 { kBaseline, kV2, kV3, kV4, kHost };
 
 enum class Provider : u8 {

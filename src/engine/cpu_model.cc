@@ -1,7 +1,8 @@
-// How the models are made. A portable model is one GenuineIntel CPU, whatever the host is: for it a Linux guest takes the TSC's
-// rate from CPUID 0x15 instead of measuring it against a PIT, and ARCH_CAPABILITIES can tell it that it needs neither page
-// table isolation nor retpolines. (Under translation they would protect nothing: guest kernel and guest user run in one host
-// process, whose border is the zone's.) `host` keeps the host's vendor, family and model, and tells the same in its vendor's way.
+// How the models are made. A portable model is one GenuineIntel CPU, whatever the host is: for it a Linux guest takes
+// the TSC's rate from CPUID 0x15 instead of measuring it against a PIT, and ARCH_CAPABILITIES can tell it that it needs
+// neither page table isolation nor retpolines. (Under translation they would protect nothing: guest kernel and guest
+// user run in one host process, whose border is the zone's.) `host` keeps the host's vendor, family and model, and
+// tells the same in its vendor's way.
 #include "engine/cpu_model.h"
 
 #include <cpuid.h>
@@ -21,7 +22,7 @@
 namespace bulkhead::engine {
 namespace {
 
-constexpr u64 kXcr0Known = 0xe7;       // x87, SSE, AVX, opmask, ZMM_Hi256, Hi16_ZMM
+constexpr u64 kXcr0Known = 0xe7;  // x87, SSE, AVX, opmask, ZMM_Hi256, Hi16_ZMM
 constexpr u64 kXcr0Avx = 4, kXcr0Avx512 = 0xe0;
 constexpr u32 kPhysicalBits = 40, kLinearBits = 48;
 constexpr u32 kLapicBusKhz = 1'000'000;
@@ -52,10 +53,14 @@ CpuidLeaf host_cpuid(u32 leaf, u32 subleaf = 0) {
 
 u32 CpuidLeaf::* member(char reg) {
   switch (reg) {
-    case 'a': return &CpuidLeaf::eax;
-    case 'b': return &CpuidLeaf::ebx;
-    case 'c': return &CpuidLeaf::ecx;
-    default: return &CpuidLeaf::edx;
+    case 'a':
+      return &CpuidLeaf::eax;
+    case 'b':
+      return &CpuidLeaf::ebx;
+    case 'c':
+      return &CpuidLeaf::ecx;
+    default:
+      return &CpuidLeaf::edx;
   }
 }
 
@@ -125,8 +130,9 @@ void Builder::identity() {
   basic.ebx = is_host() ? zero.ebx : u32{signature_INTEL_ebx};
   basic.ecx = is_host() ? zero.ecx : u32{signature_INTEL_ecx};
   basic.edx = is_host() ? zero.edx : u32{signature_INTEL_edx};
-  at(1).eax = is_host() ? host_cpuid(1).eax : 0x000806f8;  // Sapphire Rapids: on no list of CPUs with flaws to work around
-  at(1).ebx = 8u << 8;                                      // CLFLUSH line, in 8 bytes
+  at(1).eax =
+      is_host() ? host_cpuid(1).eax : 0x000806f8;  // Sapphire Rapids: on no list of CPUs with flaws to work around
+  at(1).ebx = 8u << 8;                             // CLFLUSH line, in 8 bytes
   CpuidLeaf& extended = at(0x80000000);
   extended.eax = amd_ ? 0x80000021 : 0x80000008;
   if (amd_) extended.ebx = zero.ebx, extended.ecx = zero.ecx, extended.edx = zero.edx;
@@ -163,7 +169,8 @@ void Builder::features() {
   at(0x80000001).edx |= at(1).edx & 0x0183f3ff;  // AMD repeats leaf 1 there
 }
 
-// What tells a guest that it needs no work-arounds; see the head of this file. ARCH_CAPABILITIES itself is an MSR, the engine's.
+// What tells a guest that it needs no work-arounds; see the head of this file. ARCH_CAPABILITIES itself is an MSR, the
+// engine's.
 void Builder::speculation() {
   if (!amd_) {
     at(7).edx |= 1u << 26 | 1u << 29;  // IBRS/IBPB, ARCH_CAPABILITIES
@@ -171,10 +178,10 @@ void Builder::speculation() {
     at(7).eax = 2;
     return;
   }
-  at(0x80000008).ebx |= 1u << 12 | 1u << 26 | 1u << 29;       // IBPB, SSB_NO, BTC_NO
-  at(0x80000021).eax |= 1u << 2 | 1u << 6 | 1u << 8;          // LFENCE serializes, null selector clears base, AutoIBRS
-  at(0x80000021).eax |= 1u << 29 | 1u << 30;                  // SRSO_NO, SRSO_USER_KERNEL_NO
-  at(0x80000021).ecx |= 1u << 1 | 1u << 2;                    // TSA_SQ_NO, TSA_L1_NO
+  at(0x80000008).ebx |= 1u << 12 | 1u << 26 | 1u << 29;  // IBPB, SSB_NO, BTC_NO
+  at(0x80000021).eax |= 1u << 2 | 1u << 6 | 1u << 8;     // LFENCE serializes, null selector clears base, AutoIBRS
+  at(0x80000021).eax |= 1u << 29 | 1u << 30;             // SRSO_NO, SRSO_USER_KERNEL_NO
+  at(0x80000021).ecx |= 1u << 1 | 1u << 2;               // TSA_SQ_NO, TSA_L1_NO
 }
 
 // One socket, a core for each vCPU, one thread in each.
@@ -189,8 +196,8 @@ void Builder::topology() {
   at(0x80000008).eax = kLinearBits << 8 | kPhysicalBits;
   if (!amd_) return caches_intel();
   at(0x80000008).ecx = (vcpus_ - 1) | id_bits() << 12;
-  at(0x80000001).ecx |= 1u << 22;                           // TOPOEXT
-  if (vcpus_ > 1) at(0x80000001).ecx |= 1u << 1;            // CMP_LEGACY
+  at(0x80000001).ecx |= 1u << 22;                 // TOPOEXT
+  if (vcpus_ > 1) at(0x80000001).ecx |= 1u << 1;  // CMP_LEGACY
   at(0x8000001e);
   caches_amd();
 }
@@ -201,8 +208,12 @@ struct Cache {
 };
 CpuidLeaf cache_leaf(u32 leaf, u32 subleaf, const Cache& cache) {
   constexpr u32 kLine = 64;
-  return {leaf, subleaf, cache.type | cache.level << 5 | 1u << 8 | (cache.sharing - 1) << 14,
-          (kLine - 1) | (cache.ways - 1) << 22, cache.sets - 1, 0};
+  return {leaf,
+          subleaf,
+          cache.type | cache.level << 5 | 1u << 8 | (cache.sharing - 1) << 14,
+          (kLine - 1) | (cache.ways - 1) << 22,
+          cache.sets - 1,
+          0};
 }
 
 void Builder::caches_intel() {
@@ -259,8 +270,8 @@ std::pair<u32, u32> best_ratio(u64 a, u64 b, u64 limit) {
   return {static_cast<u32>(p1), static_cast<u32>(q1)};
 }
 
-// Linux multiplies the crystal's kHz by the numerator in 32 bits, and takes the crystal for the LAPIC's bus clock. So the
-// crystal is that clock, 1 GHz, and the numerator stays below 4294.
+// Linux multiplies the crystal's kHz by the numerator in 32 bits, and takes the crystal for the LAPIC's bus clock. So
+// the crystal is that clock, 1 GHz, and the numerator stays below 4294.
 void Builder::clocks() {
   const auto khz = static_cast<u32>(host_tsc_hz() / 1000);
   at(0x40000010) = {0x40000010, 0, khz, kLapicBusKhz, 0, 0};
@@ -285,7 +296,8 @@ CpuModel Builder::build() {
 std::vector<std::string_view> missing_features(Level level) {
   std::vector<std::string_view> missing;
   for (const FeatureBit& feature : feature_bits())
-    if (feature.provider == Provider::kHost && feature.level <= level && !host_has(feature)) missing.push_back(feature.name);
+    if (feature.provider == Provider::kHost && feature.level <= level && !host_has(feature))
+      missing.push_back(feature.name);
   return missing;
 }
 
@@ -303,9 +315,8 @@ constexpr bool has_subleaves(u32 leaf) {
 const CpuidLeaf* find(const CpuModel& model, u32 leaf, u32 subleaf) {
   const u32 wanted = has_subleaves(leaf) ? subleaf : 0;
   const auto key = std::pair{leaf, wanted};
-  const auto found = std::ranges::lower_bound(model.leaves, key, {}, [](const CpuidLeaf& entry) {
-    return std::pair{entry.leaf, entry.subleaf};
-  });
+  const auto found = std::ranges::lower_bound(
+      model.leaves, key, {}, [](const CpuidLeaf& entry) { return std::pair{entry.leaf, entry.subleaf}; });
   return found != model.leaves.end() && found->leaf == leaf && found->subleaf == wanted ? &*found : nullptr;
 }
 }  // namespace
@@ -341,8 +352,8 @@ Result<CpuModel> make_cpu_model(std::string_view name, unsigned vcpus) {
   if (vcpus < 1 || vcpus > 255) return fail("a CPU model for {} vCPUs was asked for; 1 to 255 are possible", vcpus);
   if (named->level != Level::kHost)
     if (const auto missing = missing_features(named->level); !missing.empty())
-      return fail("CPU model '{}' needs {}, which this host's CPU lacks; usable here: {}", name, fmt::join(missing, ", "),
-                  fmt::join(usable_models(), ", "));
+      return fail("CPU model '{}' needs {}, which this host's CPU lacks; usable here: {}", name,
+                  fmt::join(missing, ", "), fmt::join(usable_models(), ", "));
   return Builder{*named, vcpus}.build();
 }
 

@@ -18,10 +18,10 @@ struct CpuidLeaf {
 // A finished table. Fields that depend on the vCPU (APIC ID, OSXSAVE, enabled XSAVE size, topology) are patched by the
 // engine at CPUID time; the table holds their value for vCPU 0.
 struct CpuModel {
-  std::string name;                // "host", "x86-64-v3", ...
-  std::vector<CpuidLeaf> leaves;   // ascending by (leaf, subleaf)
-  u64 xcr0_mask = 3;               // XSAVE components that the guest may enable
-  u64 tsc_hz = 0;                  // rate of the guest's TSC: the host's
+  std::string name;               // "host", "x86-64-v3", ...
+  std::vector<CpuidLeaf> leaves;  // ascending by (leaf, subleaf)
+  u64 xcr0_mask = 3;              // XSAVE components that the guest may enable
+  u64 tsc_hz = 0;                 // rate of the guest's TSC: the host's
   // The answer to CPUID; leaves out of range follow [SDM-2A CPUID]: the highest basic leaf for Intel, zero for AMD.
   CpuidLeaf lookup(u32 leaf, u32 subleaf) const;
   bool has(u32 leaf, u32 subleaf, char reg, unsigned bit) const;  // reg: 'a','b','c','d'

@@ -101,7 +101,8 @@ TEST(CpuModel, PortableModelIsTheSameCpuOnEveryHost) {
   EXPECT_FALSE(model->has(1, 0, 'c', 28)) << "AVX is not in v2";
   EXPECT_EQ(model->xcr0_mask, 3u);
   for (const FeatureBit& feature : feature_bits())
-    EXPECT_EQ(model->has(feature.leaf, feature.subleaf, feature.reg, feature.bit), feature.level <= Level::kV2) << feature.name;
+    EXPECT_EQ(model->has(feature.leaf, feature.subleaf, feature.reg, feature.bit), feature.level <= Level::kV2)
+        << feature.name;
 }
 
 TEST(CpuModel, TopologyCountsTheVcpus) {

@@ -4,10 +4,14 @@ namespace bulkhead::engine {
 
 std::string_view engine_name(EngineKind kind) {
   switch (kind) {
-    case EngineKind::kKvm: return "kvm";
-    case EngineKind::kMshv: return "mshv";
-    case EngineKind::kXen: return "xen";
-    case EngineKind::kDbt: return "dbt";
+    case EngineKind::kKvm:
+      return "kvm";
+    case EngineKind::kMshv:
+      return "mshv";
+    case EngineKind::kXen:
+      return "xen";
+    case EngineKind::kDbt:
+      return "dbt";
   }
   return "unknown";
 }

@@ -56,7 +56,7 @@ class Vcpu {
   // (port or MMIO read) is completed first by run(); state() before that shows the guest before the instruction.
   virtual VcpuState state() = 0;
   virtual Result<void> set_state(const VcpuState& state) = 0;
-  virtual std::string describe() = 0;  // registers and the bytes at RIP, for a failure report
+  virtual std::string describe() = 0;                         // registers and the bytes at RIP, for a failure report
   virtual const telemetry::CounterSet& counters() const = 0;  // engine-internal counters; readable any time
 };
 

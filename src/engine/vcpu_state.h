@@ -46,10 +46,10 @@ struct VcpuState {
   u64 cr0 = 0, cr2 = 0, cr3 = 0, cr4 = 0, cr8 = 0;
   u64 efer = 0;
   u64 xcr0 = 1;
-  std::array<u64, 8> dr{};        // dr4 and dr5 unused
-  std::vector<MsrValue> msrs;     // every MSR of the CPU model that has no field above, ascending by index
-  std::vector<std::byte> xsave;   // standard (non-compacted) XSAVE area [SDM-1 §13.4]
-  std::array<u8, 1024> lapic{};   // the xAPIC register page's first KiB, as KVM_GET_LAPIC lays it out
+  std::array<u64, 8> dr{};       // dr4 and dr5 unused
+  std::vector<MsrValue> msrs;    // every MSR of the CPU model that has no field above, ascending by index
+  std::vector<std::byte> xsave;  // standard (non-compacted) XSAVE area [SDM-1 §13.4]
+  std::array<u8, 1024> lapic{};  // the xAPIC register page's first KiB, as KVM_GET_LAPIC lays it out
   std::optional<PendingEvent> pending_exception;
   std::optional<u8> pending_interrupt;  // a vector accepted but not delivered
   bool nmi_pending = false;

@@ -31,8 +31,7 @@ Result<GuestMemory> GuestMemory::create(std::vector<RamRange> ranges) {
   if (!memory.fd_) return fail_errno("cannot create guest memory");
   if (::ftruncate(memory.fd_.get(), static_cast<off_t>(total)) != 0)
     return fail_errno("cannot size guest memory to {} bytes", total);
-  void* const mapping =
-      ::mmap(nullptr, total, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, memory.fd_.get(), 0);
+  void* const mapping = ::mmap(nullptr, total, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, memory.fd_.get(), 0);
   if (mapping == MAP_FAILED) return fail_errno("cannot map {} bytes of guest memory", total);
   ::madvise(mapping, total, MADV_DONTDUMP);
   memory.base_ = static_cast<std::byte*>(mapping);

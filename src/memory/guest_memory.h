@@ -15,15 +15,16 @@
 namespace bulkhead {
 
 struct RamRange {
-  Gpa start;          // page aligned
-  u64 size = 0;       // bytes, page aligned, > 0
+  Gpa start;            // page aligned
+  u64 size = 0;         // bytes, page aligned, > 0
   u64 file_offset = 0;  // where it lies in the memfd; set by create()
   bool contains(Gpa at, u64 length) const {
     return at >= start && length <= size && at.value - start.value <= size - length;
   }
 };
 
-// Told of writes that no vCPU made: an engine that keeps something derived from RAM (translated code) must hear of them.
+// Told of writes that no vCPU made: an engine that keeps something derived from RAM (translated code) must hear of
+// them.
 class WriteObserver {
  public:
   virtual ~WriteObserver() = default;
@@ -56,7 +57,9 @@ class GuestMemory {
     if (observer_ != nullptr && length != 0) observer_->written(at, length);
   }
   void note_written(const std::byte* host, u64 length) const;  // the same by an address that host() gave
-  void set_write_observer(WriteObserver* observer) { observer_ = observer; }  // before any device or vCPU runs; or nullptr
+  void set_write_observer(WriteObserver* observer) {
+    observer_ = observer;
+  }  // before any device or vCPU runs; or nullptr
 
   // Copies that may span ranges but not holes. False (and nothing promised about `out`) when any byte is not RAM.
   [[nodiscard]] bool read(Gpa at, std::span<std::byte> out) const;

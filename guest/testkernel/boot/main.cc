@@ -87,7 +87,8 @@ void read_input(uint32_t count) {
   put("ready\n");
   uint32_t crc = ~0u;
   for (uint32_t i = 0; i < count; ++i) {
-    while (!has_input()) {}
+    while (!has_input()) {
+    }
     crc = crc_step(crc, in8(kCom1));
   }
   put("input crc ");
@@ -189,7 +190,8 @@ void load_exception_table() {
 }  // namespace
 
 void put(char c) {
-  while ((in8(kCom1LineStatus) & 0x20) == 0) {}
+  while ((in8(kCom1LineStatus) & 0x20) == 0) {
+  }
   out8(kCom1, static_cast<uint8_t>(c));
 }
 void put(const char* text) {

@@ -13,8 +13,10 @@ constexpr uint32_t kLapic = 0xFEE00000, kIoApic = 0xFEC00000, kHole = 0xC0000000
 constexpr uint32_t kApicBase = 0x1b, kX2ApicFirst = 0x800, kX2ApicLast = 0x83f;
 
 bool ends_the_machine(uint32_t port) {
-  const bool power = port >= 0x600 && port < 0x610, reset = port >= 0xcf6 && port <= 0xcf9;  // a wide access may reach it
-  return power || reset || (port >= 0x61 && port <= 0x64) || (port >= 0x8f && port <= 0x92) || (port >= 0xf1 && port <= 0xf4);
+  const bool power = port >= 0x600 && port < 0x610,
+             reset = port >= 0xcf6 && port <= 0xcf9;  // a wide access may reach it
+  return power || reset || (port >= 0x61 && port <= 0x64) || (port >= 0x8f && port <= 0x92) ||
+         (port >= 0xf1 && port <= 0xf4);
 }
 bool is_console(uint32_t port) { return (port >= kCom1 - 3 && port < kCom1 + 8) || (port >= 0xe6 && port <= 0xe9); }
 
@@ -27,7 +29,10 @@ bool read_msr(uint32_t number) {
 bool write_msr(uint32_t number, uint32_t value) {
   faulted = 0;
   uint32_t low = value;
-  asm volatile("movl $1f, recovery\n wrmsr\n 1: movl $0, recovery" : "+a"(low) : "c"(number), "d"(0xffffffffu) : "memory");
+  asm volatile("movl $1f, recovery\n wrmsr\n 1: movl $0, recovery"
+               : "+a"(low)
+               : "c"(number), "d"(0xffffffffu)
+               : "memory");
   return faulted == 0;
 }
 #else  // only for tools that read this as 64-bit code

@@ -29,7 +29,8 @@ Result<u64> parse_cache_mib(std::string_view text) {
   u64 mib = 0;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), mib);
   if (error != std::errc{} || end != text.data() + text.size() || mib < kMinCacheMib || mib > kMaxCacheMib)
-    return fail("engine option dbt.cache is '{}'; it is a number of MiB from {} to {}", text, kMinCacheMib, kMaxCacheMib);
+    return fail("engine option dbt.cache is '{}'; it is a number of MiB from {} to {}", text, kMinCacheMib,
+                kMaxCacheMib);
   return mib;
 }
 
@@ -60,7 +61,8 @@ class DbtEngine final : public Engine {
                 .reason = {},
                 .capabilities = {.max_vcpus = kMaxVcpus, .lapic_in_engine = true, .dirty_log = false}};
     if (!host_has_xsave())
-      probe.reason = "the host's CPU or kernel has no XSAVE; use a host CPU made after 2010 and a kernel without noxsave";
+      probe.reason =
+          "the host's CPU or kernel has no XSAVE; use a host CPU made after 2010 and a kernel without noxsave";
     else if (!host_lets_us_generate_code())
       probe.reason = "the host forbids executable memory; allow it (SELinux: execmem) or use another engine";
     probe.usable = probe.reason.empty();

@@ -1,5 +1,5 @@
-// The built-in engine. Options: "dbt.mode" = "translator" (default) or "interpreter"; "dbt.cache" = MiB of translated code for the whole
-// partition, 4..1024.
+// The built-in engine. Options: "dbt.mode" = "translator" (default) or "interpreter"; "dbt.cache" = MiB of translated
+// code for the whole partition, 4..1024.
 #pragma once
 #include <memory>
 

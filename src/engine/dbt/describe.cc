@@ -28,12 +28,15 @@ std::string bytes_at(Cpu& cpu, u64 linear) {
 std::string DbtVcpu::describe() {
   const CpuState& s = cpu_.s;
   const u64 linear = cpu_.code_size() == CodeSize::k64 ? s.rip : s.rip + s.seg[kCs].base;
-  std::string out = fmt::format("rip {:#x} rflags {:#x} cpl {} bytes{}", s.rip, s.rflags, s.cpl, bytes_at(cpu_, linear));
-  for (std::size_t i = 0; i < 16; ++i) out += fmt::format("{}{} {:#x}", i % 8 == 0 ? "; " : " ", kGprNames[i], s.gpr[i]);
+  std::string out =
+      fmt::format("rip {:#x} rflags {:#x} cpl {} bytes{}", s.rip, s.rflags, s.cpl, bytes_at(cpu_, linear));
+  for (std::size_t i = 0; i < 16; ++i)
+    out += fmt::format("{}{} {:#x}", i % 8 == 0 ? "; " : " ", kGprNames[i], s.gpr[i]);
   out += ";";
-  for (std::size_t i = 0; i < 6; ++i) out += fmt::format(" {} {:#x}@{:#x}", kSegNames[i], s.seg[i].selector, s.seg[i].base);
-  out += fmt::format("; cr0 {:#x} cr2 {:#x} cr3 {:#x} cr4 {:#x} efer {:#x} idt {:#x}", s.cr0, s.cr2, s.cr3, s.cr4, s.efer,
-                     s.idtr.base);
+  for (std::size_t i = 0; i < 6; ++i)
+    out += fmt::format(" {} {:#x}@{:#x}", kSegNames[i], s.seg[i].selector, s.seg[i].base);
+  out += fmt::format("; cr0 {:#x} cr2 {:#x} cr3 {:#x} cr4 {:#x} efer {:#x} idt {:#x}", s.cr0, s.cr2, s.cr3, s.cr4,
+                     s.efer, s.idtr.base);
   if (cpu_.lapic->waiting_for_sipi())
     out += "; waits for a start-up message";
   else if (s.halted)

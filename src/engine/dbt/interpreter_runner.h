@@ -9,7 +9,8 @@ namespace bulkhead::engine::dbt {
 
 class InterpreterRunner final : public BlockRunner {
  public:
-  // At least one instruction, even when something is pending: one that was answered by the machine, or that stands behind STI, goes first.
+  // At least one instruction, even when something is pending: one that was answered by the machine, or that stands
+  // behind STI, goes first.
   StepResult run(Cpu& cpu) override {
     u64 steps = 0;
     StepResult result;

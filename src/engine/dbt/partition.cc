@@ -31,7 +31,8 @@ std::thread start_timer_thread(LapicBus& bus) {
 Result<std::unique_ptr<Partition>> DbtPartition::create(const PartitionConfig& config, GuestMemory& memory,
                                                         const DbtOptions& options) {
   std::unique_ptr<DbtPartition> partition{new DbtPartition{config, memory}};
-  for (unsigned i = 0; i < config.vcpus; ++i) BH_TRY(partition->add_vcpu(i, options, options.cache_bytes / config.vcpus));
+  for (unsigned i = 0; i < config.vcpus; ++i)
+    BH_TRY(partition->add_vcpu(i, options, options.cache_bytes / config.vcpus));
   partition->synchronize_clocks();
   partition->timer_thread_ = start_timer_thread(partition->shared_);
   return partition;

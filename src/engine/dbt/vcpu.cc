@@ -12,8 +12,8 @@ namespace {
 enum CounterIndex : std::size_t { kHalts, kEvents, kFirstOfRunner };
 const std::vector<std::string_view> kInterpreterCounters = {"halts", "events_taken", "instructions_interpreted"};
 const std::vector<std::string_view> kTranslatorCounters = {
-    "halts",       "events_taken",       "blocks_translated",  "instructions_translated", "block_lookups",
-    "block_links", "misses_interpreted", "interpreter_calls",  "invalidations",           "cache_flushes",
+    "halts",       "events_taken",       "blocks_translated", "instructions_translated", "block_lookups",
+    "block_links", "misses_interpreted", "interpreter_calls", "invalidations",           "cache_flushes",
     "host_faults", "steps_interpreted",  "tlb_fills"};
 
 void count(std::atomic<u64>& counter) {
@@ -57,7 +57,8 @@ Exit& DbtVcpu::run() {
   return cpu_.exit;
 }
 
-// An instruction that was answered is completed before anything else happens, or an interrupt handler would find its answers.
+// An instruction that was answered is completed before anything else happens, or an interrupt handler would find its
+// answers.
 StepResult DbtVcpu::run_until_exit() {
   if (shut_down_) return StepResult::kShutdown;
   for (;;) {

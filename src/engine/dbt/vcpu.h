@@ -1,4 +1,5 @@
-// A vCPU of the built-in engine: the loop around a block runner that attends to events, halts and the machine's answers.
+// A vCPU of the built-in engine: the loop around a block runner that attends to events, halts and the machine's
+// answers.
 #pragma once
 #include <memory>
 #include <optional>
@@ -44,7 +45,7 @@ class DbtVcpu final : public Vcpu {
   const Mode mode_;
   std::unique_ptr<BlockRunner> runner_;
   bool thread_ready_ = false;
-  bool owed_ = false;      // the exit handed out needs its answer taken
+  bool owed_ = false;       // the exit handed out needs its answer taken
   bool shut_down_ = false;  // triple fault: nothing runs until the state is set anew
   u64 shown_tsc_ = 0;       // what the last state() said
   // Events that set_state() brought and that no bit of the state can hold.

@@ -13,10 +13,11 @@ constexpr u32 kMsrTsc = 0x10, kMsrApicBase = 0x1b, kMsrTscAdjust = 0x3b, kMsrTsc
 
 // Ascending. Those that the CPU model lacks fault when read, and are left out.
 constexpr u32 kMsrs[] = {
-    kMsrTsc, kMsrApicBase, kMsrTscAdjust, 0x48, 0x174, 0x175, 0x176, 0x1a0, 0x1d9,
-    0x200, 0x201, 0x202, 0x203, 0x204, 0x205, 0x206, 0x207, 0x208, 0x209, 0x20a, 0x20b, 0x20c, 0x20d, 0x20e, 0x20f,
-    0x250, 0x258, 0x259, 0x268, 0x269, 0x26a, 0x26b, 0x26c, 0x26d, 0x26e, 0x26f, 0x277, 0x2ff, kMsrTscDeadline, 0xda0,
-    0xc0000081, 0xc0000082, 0xc0000083, 0xc0000084, 0xc0000102, 0xc0000103};
+    kMsrTsc,    kMsrApicBase, kMsrTscAdjust, 0x48,       0x174,      0x175,     0x176, 0x1a0, 0x1d9,           0x200,
+    0x201,      0x202,        0x203,         0x204,      0x205,      0x206,     0x207, 0x208, 0x209,           0x20a,
+    0x20b,      0x20c,        0x20d,         0x20e,      0x20f,      0x250,     0x258, 0x259, 0x268,           0x269,
+    0x26a,      0x26b,        0x26c,         0x26d,      0x26e,      0x26f,     0x277, 0x2ff, kMsrTscDeadline, 0xda0,
+    0xc0000081, 0xc0000082,   0xc0000083,    0xc0000084, 0xc0000102, 0xc0000103};
 
 SegmentState save_segment(const Segment& segment) {
   return {segment.selector, segment.base, segment.limit, segment.attributes};
@@ -76,7 +77,8 @@ VcpuState DbtVcpu::state() {
   out.xsave.assign(s.xsave.begin(), s.xsave.begin() + xsave_area_size(cpu_.features.xcr0_allowed));
   cpu_.lapic->save(out.lapic);
   if (injected_fault_) {
-    out.pending_exception = PendingEvent{.vector = injected_fault_->vector, .error_code = {}, .address = injected_fault_->address};
+    out.pending_exception =
+        PendingEvent{.vector = injected_fault_->vector, .error_code = {}, .address = injected_fault_->address};
     if (injected_fault_->has_error) out.pending_exception->error_code = injected_fault_->error;
   }
   out.pending_interrupt = injected_interrupt_;
@@ -105,13 +107,16 @@ void DbtVcpu::save_msrs(VcpuState& out) {
 Result<void> DbtVcpu::check(const VcpuState& state) const {
   const CpuFeatures& features = cpu_.features;
   const bool paging = state.cr0 & kCr0Pg, lma = state.efer & kEferLma;
-  if (state.cr0 >> 32 || (paging && !(state.cr0 & kCr0Pe))) return fail("vCPU state: CR0 {:#x} is not possible", state.cr0);
+  if (state.cr0 >> 32 || (paging && !(state.cr0 & kCr0Pe)))
+    return fail("vCPU state: CR0 {:#x} is not possible", state.cr0);
   if (state.cr4 & ~features.cr4_allowed)
-    return fail("vCPU state: CR4 {:#x} has bits that the CPU model lacks ({:#x})", state.cr4, state.cr4 & ~features.cr4_allowed);
+    return fail("vCPU state: CR4 {:#x} has bits that the CPU model lacks ({:#x})", state.cr4,
+                state.cr4 & ~features.cr4_allowed);
   if (state.efer & ~(features.efer_allowed | kEferLma))
     return fail("vCPU state: EFER {:#x} has bits that the CPU model lacks", state.efer);
   if (lma != (paging && (state.efer & kEferLme)) || (lma && !(state.cr4 & kCr4Pae)))
-    return fail("vCPU state: EFER {:#x}, CR0 {:#x} and CR4 {:#x} contradict each other", state.efer, state.cr0, state.cr4);
+    return fail("vCPU state: EFER {:#x}, CR0 {:#x} and CR4 {:#x} contradict each other", state.efer, state.cr0,
+                state.cr4);
   if (!(state.xcr0 & 1) || (state.xcr0 & ~features.xcr0_allowed))
     return fail("vCPU state: XCR0 {:#x} is not possible with this CPU model", state.xcr0);
   if (state.xsave.size() > cpu_.s.xsave.size())
@@ -163,8 +168,9 @@ void DbtVcpu::load_registers(const VcpuState& state) {
   }
 }
 
-// A clock that was read by state() and comes back unchanged goes on: it has not stood still meanwhile. One that is set to within a
-// second of another vCPU's is meant to agree with that, or a guest would see its clocks apart by what passed between two calls.
+// A clock that was read by state() and comes back unchanged goes on: it has not stood still meanwhile. One that is set
+// to within a second of another vCPU's is meant to agree with that, or a guest would see its clocks apart by what
+// passed between two calls.
 void DbtVcpu::load_tsc(u64 value) {
   if (value == shown_tsc_) return;
   u64& offset = cpu_.s.tsc_offset;
@@ -191,7 +197,7 @@ Result<void> DbtVcpu::load_lapic(const VcpuState& state) {
 Result<void> DbtVcpu::load_msrs(const VcpuState& state) {
   for (const MsrValue& msr : state.msrs) {
     if (msr.index == kMsrTsc || msr.index == kMsrApicBase || msr.index == kMsrTscAdjust || msr.index == kMsrTscDeadline)
-      continue;  // with the LAPIC
+      continue;                                            // with the LAPIC
     if (read_msr(cpu_, msr.index) == msr.value) continue;  // also what is read-only
     if (!write_msr(cpu_, msr.index, msr.value))
       return fail("vCPU state: MSR {:#x} cannot be set to {:#x} with this CPU model", msr.index, msr.value);
@@ -203,7 +209,8 @@ void DbtVcpu::load_events(const VcpuState& state) {
   CpuState& s = cpu_.s;
   injected_fault_.reset();
   if (const auto& event = state.pending_exception)
-    injected_fault_ = Fault{event->vector, event->error_code.has_value(), event->error_code.value_or(0), event->address};
+    injected_fault_ =
+        Fault{event->vector, event->error_code.has_value(), event->error_code.value_or(0), event->address};
   injected_interrupt_ = state.pending_interrupt;
   s.nmi_blocked = state.nmi_blocked;
   s.interrupt_shadow = state.interrupt_shadow;

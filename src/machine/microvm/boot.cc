@@ -54,8 +54,9 @@ Result<void> write_firmware(const MicrovmConfig& config, const std::vector<Virti
   return {};
 }
 
-// Linux on a CPU model that does not tell the TSC's rate measures it against the PIT. When the host takes our thread away at the
-// wrong moment it gets that wrong by an order of magnitude, and its clock with it; so it is told, unless the user tells it.
+// Linux on a CPU model that does not tell the TSC's rate measures it against the PIT. When the host takes our thread
+// away at the wrong moment it gets that wrong by an order of magnitude, and its clock with it; so it is told, unless
+// the user tells it.
 std::string command_line(const MicrovmConfig& config, const abi::Kernel& kernel) {
   const std::string& line = config.command_line;
   if (!kernel.setup || line.find("tsc_early_khz=") != std::string::npos) return line;

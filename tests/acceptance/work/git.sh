@@ -24,7 +24,7 @@ git log --graph --oneline | tail -n 5
 git diff --stat HEAD~20 | tail -n 3; git diff HEAD~30 | sha256sum; git log -p --find-renames | sha256sum
 git blame renamed/file-3 | sha256sum
 git count-objects | cut -d' ' -f1
-git gc -q && git fsck --full 2>&1 | grep -v dangling; git count-objects -v | grep -e in-pack -e packs -e count
+git gc -q; { git fsck --full 2>&1 | grep -v dangling || true; }; git count-objects -v | grep -e in-pack -e packs -e count
 git archive HEAD | sha256sum; git bundle create -q ../bundle --all && git bundle verify -q ../bundle && echo bundle
 cd .. && git clone -q --no-local file://$PWD/tree copy && git -C copy log --format=%H | sha256sum && git -C copy status --short | wc -l
 git -C copy checkout -q HEAD~15 && find copy -path copy/.git -prune -o -type f -print | LC_ALL=C sort | xargs sha256sum | sha256sum

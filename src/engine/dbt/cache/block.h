@@ -8,9 +8,9 @@ struct Block;
 
 // One guest instruction within a block. Entries ascend by host_offset; an instruction's code reaches to the next entry.
 struct InsnMark {
-  u32 host_offset;   // from the block's first byte of code
-  u16 guest_offset;  // from Block::rip
-  u16 flags_in_host; // 1: while its last step runs, the guest's arithmetic flags are in the host's
+  u32 host_offset;    // from the block's first byte of code
+  u16 guest_offset;   // from Block::rip
+  u16 flags_in_host;  // 1: while its last step runs, the guest's arithmetic flags are in the host's
 };
 
 // A jump out of a block to a known address. `site` is its rel32; unlinked it leads to `stub`.
@@ -19,21 +19,21 @@ struct Link {
   const u8* stub;      // executable address
   const u8* site_end;  // executable address behind the rel32
   u64 target_rip;
-  Block* to;           // nullptr when unlinked
+  Block* to;  // nullptr when unlinked
   Link* next_incoming;
 };
 
 struct Block {
   u64 rip;
   u64 gpa;
-  u32 key;             // what of the CPU's mode the code depends on (emit/key.h)
+  u32 key;  // what of the CPU's mode the code depends on (emit/key.h)
   u16 guest_size;
   u16 mark_count;
-  const u8* code;      // executable
-  u32 code_size;       // cold parts included
+  const u8* code;  // executable
+  u32 code_size;   // cold parts included
   bool valid;
-  bool crosses_page;   // its only instruction lies on two pages; never linked to
-  u64 second_gpa;      // of the second page then
+  bool crosses_page;  // its only instruction lies on two pages; never linked to
+  u64 second_gpa;     // of the second page then
   InsnMark* marks;
   Block* next_in_bucket;
   Link* incoming;

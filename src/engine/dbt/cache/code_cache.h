@@ -1,6 +1,6 @@
-// The translated code of one vCPU: memory for code and for its descriptions, both bounded; the block table; links between
-// blocks; and what becomes invalid when guest code changes. Only the vCPU's thread. Space is given back all at once: when it
-// runs out, everything is dropped (clear()), never while translated code is on the host's stack.
+// The translated code of one vCPU: memory for code and for its descriptions, both bounded; the block table; links
+// between blocks; and what becomes invalid when guest code changes. Only the vCPU's thread. Space is given back all at
+// once: when it runs out, everything is dropped (clear()), never while translated code is on the host's stack.
 #pragma once
 #include <cstddef>
 #include <memory>
@@ -32,9 +32,11 @@ class CodeCache {
   Block* containing(const u8* host_pc) const;  // valid or not
   static const InsnMark* mark_at(const Block& block, const u8* host_pc);
 
-  void insert(Block* block);                   // blocks come in ascending order of code
-  void depend(Block& block, u64 gpa_page) { pages_[gpa_page].push_back(&block); }  // `block` was made knowing that page too
-  void link(Link& link, Block& to);            // same page, or pages whose mapping is watched by the caller
+  void insert(Block* block);  // blocks come in ascending order of code
+  void depend(Block& block, u64 gpa_page) {
+    pages_[gpa_page].push_back(&block);
+  }                                  // `block` was made knowing that page too
+  void link(Link& link, Block& to);  // same page, or pages whose mapping is watched by the caller
   void unlink_incoming(Block& block);
   // Drops the blocks with code on this page; calls forget(block) for each.
   template <class Forget>

@@ -14,9 +14,19 @@ class CodeCacheTest : public testing::Test {
 
   Block* add(u64 gpa, u64 rip, u32 key, u32 code_size = 64) {
     Block* const block = cache_->allocate_array<Block>(1);
-    *block = Block{.rip = rip, .gpa = gpa, .key = key, .guest_size = 8, .mark_count = 0,
-                   .code = cache_->memory().begin() + next_, .code_size = code_size, .valid = true,
-                   .crosses_page = false, .second_gpa = 0, .marks = nullptr, .next_in_bucket = nullptr, .incoming = nullptr};
+    *block = Block{.rip = rip,
+                   .gpa = gpa,
+                   .key = key,
+                   .guest_size = 8,
+                   .mark_count = 0,
+                   .code = cache_->memory().begin() + next_,
+                   .code_size = code_size,
+                   .valid = true,
+                   .crosses_page = false,
+                   .second_gpa = 0,
+                   .marks = nullptr,
+                   .next_in_bucket = nullptr,
+                   .incoming = nullptr};
     next_ += code_size;
     cache_->insert(block);
     return block;
@@ -24,7 +34,11 @@ class CodeCacheTest : public testing::Test {
   Link* add_link(Block& from) {
     u8* const site = cache_->memory().writable() + (from.code - cache_->memory().begin());
     Link* const link = cache_->allocate_array<Link>(1);
-    *link = Link{.site = site, .stub = from.code + 32, .site_end = from.code + 4, .target_rip = 0, .to = nullptr,
+    *link = Link{.site = site,
+                 .stub = from.code + 32,
+                 .site_end = from.code + 4,
+                 .target_rip = 0,
+                 .to = nullptr,
                  .next_incoming = nullptr};
     return link;
   }

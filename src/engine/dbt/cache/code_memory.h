@@ -1,5 +1,5 @@
-// Memory for translated code, mapped twice: written through one address, executed through the other. No address of it is ever
-// writable and executable at once.
+// Memory for translated code, mapped twice: written through one address, executed through the other. No address of it
+// is ever writable and executable at once.
 #pragma once
 #include "base/ints.h"
 #include "base/result.h"

@@ -5,7 +5,8 @@
 namespace bulkhead::engine::dbt {
 namespace {
 
-constexpr u64 kCr0Defined = kCr0Pe | kCr0Mp | kCr0Em | kCr0Ts | kCr0Et | kCr0Ne | kCr0Wp | kCr0Am | kCr0Nw | kCr0Cd | kCr0Pg;
+constexpr u64 kCr0Defined =
+    kCr0Pe | kCr0Mp | kCr0Em | kCr0Ts | kCr0Et | kCr0Ne | kCr0Wp | kCr0Am | kCr0Nw | kCr0Cd | kCr0Pg;
 // A change of one of these makes what the TLB holds wrong.
 constexpr u64 kCr0Paging = kCr0Pg | kCr0Wp | kCr0Pe, kCr4Paging = kCr4Pge | kCr4Pae | kCr4Pse | kCr4Smep | kCr4Smap;
 
@@ -13,26 +14,38 @@ constexpr u64 kCr0Paging = kCr0Pg | kCr0Wp | kCr0Pe, kCr4Paging = kCr4Pge | kCr4
 
 u64 Cpu::read_cr(unsigned cr) {
   switch (cr) {
-    case 0: return s.cr0;
-    case 2: return s.cr2;
-    case 3: return s.cr3;
-    case 4: return s.cr4;
-    case 8: return lapic->cr8();
-    default: raise(kUd);
+    case 0:
+      return s.cr0;
+    case 2:
+      return s.cr2;
+    case 3:
+      return s.cr3;
+    case 4:
+      return s.cr4;
+    case 8:
+      return lapic->cr8();
+    default:
+      raise(kUd);
   }
 }
 
 void Cpu::write_cr(unsigned cr, u64 value) {
   switch (cr) {
-    case 0: return write_cr0(value);
-    case 2: s.cr2 = value; return;
-    case 3: return write_cr3(value);
-    case 4: return write_cr4(value);
+    case 0:
+      return write_cr0(value);
+    case 2:
+      s.cr2 = value;
+      return;
+    case 3:
+      return write_cr3(value);
+    case 4:
+      return write_cr4(value);
     case 8:
       if (value > 15) raise(kGp, 0);
       lapic->set_cr8(static_cast<u8>(value));
       return interrupts_may_be_deliverable();
-    default: raise(kUd);
+    default:
+      raise(kUd);
   }
 }
 
@@ -99,11 +112,11 @@ void Cpu::write_efer(u64 value) {
 
 void Cpu::write_xcr0(u64 value) {
   if ((value & ~features.xcr0_allowed) || !(value & 1)) raise(kGp, 0);
-  if ((value & 4) && !(value & 2)) raise(kGp, 0);                       // AVX needs SSE
+  if ((value & 4) && !(value & 2)) raise(kGp, 0);  // AVX needs SSE
   const u64 avx512 = value & 0xe0;
-  if (avx512 != 0 && (avx512 != 0xe0 || !(value & 4))) raise(kGp, 0);   // all three, and AVX
+  if (avx512 != 0 && (avx512 != 0xe0 || !(value & 4))) raise(kGp, 0);  // all three, and AVX
   const u64 bound = value & 0x18;
-  if (bound != 0 && bound != 0x18) raise(kGp, 0);                       // BNDREGS with BNDCSR
+  if (bound != 0 && bound != 0x18) raise(kGp, 0);  // BNDREGS with BNDCSR
   const u64 tiles = value & 0x60000;
   if (tiles != 0 && tiles != 0x60000) raise(kGp, 0);
   spill_fpu();  // what is live was filled under the old XCR0

@@ -35,8 +35,8 @@ class ControlTest : public testing::Test {
 
 TEST_F(ControlTest, Cr0) {
   guest.protected_mode();
-  EXPECT_TRUE(refused(0, 0x80000000));           // PG without PE
-  EXPECT_TRUE(refused(0, 0x20000001));           // NW without CD
+  EXPECT_TRUE(refused(0, 0x80000000));  // PG without PE
+  EXPECT_TRUE(refused(0, 0x20000001));  // NW without CD
   EXPECT_TRUE(refused(0, u64{1} << 32 | 0x31));
   EXPECT_FALSE(refused(0, 0x1fffffff & 0x1ff8ffc1));  // undefined bits are dropped
   EXPECT_EQ(s().cr0, 0x11u);
@@ -49,22 +49,22 @@ TEST_F(ControlTest, IntoLongModeAndOut) {
   s().cr3 = G::kTables;
   guest.map(0, 0xe7, 2);
   EXPECT_FALSE(msr_refused(kMsrEfer, kEferLme));
-  EXPECT_TRUE(refused(0, 0x80000031));           // no PAE
+  EXPECT_TRUE(refused(0, 0x80000031));  // no PAE
   EXPECT_FALSE(refused(4, kCr4Pae));
   guest.segment(kCs, G::kCode64);
-  EXPECT_TRUE(refused(0, 0x80000031));           // CS.L
+  EXPECT_TRUE(refused(0, 0x80000031));  // CS.L
   guest.segment(kCs, G::kCode32);
   s().tr.attributes = 0x83;
-  EXPECT_TRUE(refused(0, 0x80000031));           // a 16-bit TSS
+  EXPECT_TRUE(refused(0, 0x80000031));  // a 16-bit TSS
   s().tr.attributes = 0x8b;
   EXPECT_FALSE(refused(0, 0x80000031));
   EXPECT_TRUE(cpu().long_mode());
   EXPECT_EQ(cpu().code_size(), CodeSize::k32);
-  EXPECT_TRUE(refused(4, 0));                    // PAE must stay
-  EXPECT_TRUE(msr_refused(kMsrEfer, 0));         // LME must stay
+  EXPECT_TRUE(refused(4, 0));             // PAE must stay
+  EXPECT_TRUE(msr_refused(kMsrEfer, 0));  // LME must stay
   EXPECT_FALSE(guest.attempt([&] { cpu().far_jump(G::kCode64, 0x7000, 4); }));
   EXPECT_EQ(cpu().code_size(), CodeSize::k64);
-  EXPECT_TRUE(refused(0, 0x31));                 // not from 64-bit code
+  EXPECT_TRUE(refused(0, 0x31));  // not from 64-bit code
   EXPECT_FALSE(guest.attempt([&] { cpu().far_jump(G::kCode32, 0x7000, 4); }));
   EXPECT_FALSE(refused(0, 0x31));
   EXPECT_FALSE(cpu().long_mode());
@@ -75,8 +75,8 @@ TEST_F(ControlTest, Cr3AndCr4) {
   guest.long_mode();
   EXPECT_TRUE(refused(3, u64{1} << 40));
   EXPECT_TRUE(refused(3, u64{1} << 63 | G::kTables));
-  EXPECT_TRUE(refused(4, s().cr4 | 1u << 12));   // LA57
-  EXPECT_TRUE(refused(4, s().cr4 | 1u << 13));   // VMXE
+  EXPECT_TRUE(refused(4, s().cr4 | 1u << 12));  // LA57
+  EXPECT_TRUE(refused(4, s().cr4 | 1u << 13));  // VMXE
   EXPECT_TRUE(refused(4, s().cr4 | u64{1} << 40));
   s().cr3 = G::kTables | 0x18;
   EXPECT_TRUE(refused(4, s().cr4 | kCr4Pcide));
@@ -106,8 +106,8 @@ TEST_F(ControlTest, Xcr0) {
 
 TEST_F(ControlTest, MsrsKeepWhatTheyHold) {
   guest.long_mode();
-  for (const u32 number : {kMsrStar, kMsrLstar, kMsrCstar, kMsrSfmask, kMsrFsBase, kMsrGsBase, kMsrKernelGsBase, kMsrTscAux,
-                           kMsrSysenterCs, kMsrSysenterEsp, kMsrSysenterEip, kMsrMtrrPhysBase0 + 2}) {
+  for (const u32 number : {kMsrStar, kMsrLstar, kMsrCstar, kMsrSfmask, kMsrFsBase, kMsrGsBase, kMsrKernelGsBase,
+                           kMsrTscAux, kMsrSysenterCs, kMsrSysenterEsp, kMsrSysenterEip, kMsrMtrrPhysBase0 + 2}) {
     EXPECT_FALSE(msr_refused(number, 0x12345000)) << std::hex << number;
     EXPECT_EQ(msr(number), 0x12345000u) << std::hex << number;
   }
@@ -118,7 +118,8 @@ TEST_F(ControlTest, MsrsKeepWhatTheyHold) {
 
 TEST_F(ControlTest, MsrsRefuseWhatTheyCannotHold) {
   guest.long_mode();
-  for (const u32 number : {kMsrLstar, kMsrCstar, kMsrFsBase, kMsrGsBase, kMsrKernelGsBase, kMsrSysenterEsp, kMsrSysenterEip})
+  for (const u32 number :
+       {kMsrLstar, kMsrCstar, kMsrFsBase, kMsrGsBase, kMsrKernelGsBase, kMsrSysenterEsp, kMsrSysenterEip})
     EXPECT_TRUE(msr_refused(number, 0x800000000000)) << std::hex << number;
   EXPECT_TRUE(msr_refused(kMsrEfer, s().efer | u64{1} << 12));  // SVME
   EXPECT_TRUE(msr_refused(kMsrEfer, s().efer | u64{1} << 40));

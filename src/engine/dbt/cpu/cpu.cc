@@ -14,7 +14,7 @@ u64 host_tsc() { return __builtin_ia32_rdtsc(); }
 }  // namespace
 
 Cpu::Cpu(SharedState& the_shared, unsigned the_index, CpuState* place)
-    : s{place != nullptr ? *new (place) CpuState : *new CpuState},
+    : s{place != nullptr ? *new(place) CpuState : *new CpuState},
       shared{the_shared},
       index{the_index},
       features{CpuFeatures::of(the_shared.cpu_model)},

@@ -1,8 +1,9 @@
 // One vCPU of the built-in engine: the architectural state and everything that the instruction set does to it that is
 // not a single instruction: memory through paging, segments, exceptions, interrupts, control registers, MSRs.
 //
-// Faults are precise and non-local: raise() abandons the instruction and jumps to the innermost Cpu::Guard. Frames between hold
-// nothing that needs a destructor. An instruction therefore does all that can fault before it changes registers.
+// Faults are precise and non-local: raise() abandons the instruction and jumps to the innermost Cpu::Guard. Frames
+// between hold nothing that needs a destructor. An instruction therefore does all that can fault before it changes
+// registers.
 //
 // Compiled with general registers only (see README): no floating point, no library string functions.
 #pragma once
@@ -23,12 +24,28 @@
 
 namespace bulkhead::engine::dbt {
 
-class Lapic;         // cpu/lapic.h
-class SharedState;   // cpu/shared.h: what the vCPUs of a partition share (RAM view, code page map, LAPIC bus)
+class Lapic;        // cpu/lapic.h
+class SharedState;  // cpu/shared.h: what the vCPUs of a partition share (RAM view, code page map, LAPIC bus)
 
 enum Vector : u8 {
-  kDe = 0, kDb = 1, kNmi = 2, kBp = 3, kOfVector = 4, kBr = 5, kUd = 6, kNm = 7, kDf8 = 8, kTs = 10, kNp = 11, kSsFault = 12,
-  kGp = 13, kPageFault = 14, kMf = 16, kAcFault = 17, kMc = 18, kXm = 19
+  kDe = 0,
+  kDb = 1,
+  kNmi = 2,
+  kBp = 3,
+  kOfVector = 4,
+  kBr = 5,
+  kUd = 6,
+  kNm = 7,
+  kDf8 = 8,
+  kTs = 10,
+  kNp = 11,
+  kSsFault = 12,
+  kGp = 13,
+  kPageFault = 14,
+  kMf = 16,
+  kAcFault = 17,
+  kMc = 18,
+  kXm = 19
 };
 
 struct Fault {
@@ -64,58 +81,61 @@ class Cpu {
   const unsigned index;
 
   // ---- escapes -------------------------------------------------------------------------------------------------
-  [[noreturn]] void raise(Vector vector);                       // no error code
+  [[noreturn]] void raise(Vector vector);  // no error code
   [[noreturn]] void raise(Vector vector, u32 error);
   [[noreturn]] void raise_page_fault(u64 linear, u32 error);
-  [[noreturn]] void escape_exit(Exit&& exit);                  // hand an exit to the machine; re-executed afterwards
-  Fault fault;                                                 // valid after an escape of kind kFault
-  __jmp_buf_tag* escape = nullptr;                             // innermost guard; use BH_GUARD
+  [[noreturn]] void escape_exit(Exit&& exit);  // hand an exit to the machine; re-executed afterwards
+  Fault fault;                                 // valid after an escape of kind kFault
+  __jmp_buf_tag* escape = nullptr;             // innermost guard; use BH_GUARD
   Escape escape_kind = Escape::kNone;
 
-  // ---- memory by linear address (mmu/access.cc). Size 1, 2, 4, 8; may cross pages. Handles MMIO (by escape_exit and the
-  // completion log), A/D bits, SMAP, code pages. Address must be canonical-checked by the caller's segmentation step.
-  u64 load(u64 linear, unsigned size);                         // at current privilege (s.tlb_space)
+  // ---- memory by linear address (mmu/access.cc). Size 1, 2, 4, 8; may cross pages. Handles MMIO (by escape_exit and
+  // the completion log), A/D bits, SMAP, code pages. Address must be canonical-checked by the caller's segmentation
+  // step.
+  u64 load(u64 linear, unsigned size);  // at current privilege (s.tlb_space)
   void store(u64 linear, unsigned size, u64 value);
-  void load_bytes(u64 linear, void* out, unsigned length);     // up to 4096 bytes
+  void load_bytes(u64 linear, void* out, unsigned length);  // up to 4096 bytes
   void store_bytes(u64 linear, const void* in, unsigned length);
-  u64 load_system(u64 linear, unsigned size);                  // implicit supervisor access (GDT, IDT, TSS)
+  u64 load_system(u64 linear, unsigned size);  // implicit supervisor access (GDT, IDT, TSS)
   void store_system(u64 linear, unsigned size, u64 value);
-  // Host address for an atomic read-modify-write of `size` (up to 16) bytes at `linear`, with write permission checked and A/D set; nullptr
-  // when it isn't plain RAM within one page (then use locked_slow_path()).
+  // Host address for an atomic read-modify-write of `size` (up to 16) bytes at `linear`, with write permission checked
+  // and A/D set; nullptr when it isn't plain RAM within one page (then use locked_slow_path()).
   void* atomic_host(u64 linear, unsigned size);
   // Checks write permission for [linear, linear+size) now, raising what a store would raise.
   void probe_write(u64 linear, unsigned size);
   // Fetches up to 15 code bytes at linear `rip` + CS base. Returns how many are readable before a page that faults;
   // when 0, raises the #PF. `second_page_needed(have)` semantics: call fetch_fault(linear) to raise for a later byte.
   unsigned fetch(u64 linear, u8* out15);
-  [[noreturn]] void fetch_fault(u64 linear);                   // raises the #PF that fetching this byte causes
+  [[noreturn]] void fetch_fault(u64 linear);  // raises the #PF that fetching this byte causes
 
   // ---- paging (mmu/walk.cc, mmu/tlb.cc)
   struct Translation {
     u64 gpa = 0;
     u64 page_size = 0;
     bool user = false, writable = false, executable = true, global = false, dirty = false;
-    u32 error = 0;   // page-fault error code when !ok
+    u32 error = 0;  // page-fault error code when !ok
     bool ok = false;
   };
   // Walks the page tables; sets A (and D for writes) unless `probe_only`. Never raises.
   Translation walk(u64 linear, Access access, bool user, bool probe_only = false);
-  // The TLB's slow path: returns the host address for [linear, +size) or nullptr when the access cannot be done directly (MMIO, page
-  // crossing, fault, code page write): the interpreter then does the instruction. Never raises. Used by translated code.
+  // The TLB's slow path: returns the host address for [linear, +size) or nullptr when the access cannot be done
+  // directly (MMIO, page crossing, fault, code page write): the interpreter then does the instruction. Never raises.
+  // Used by translated code.
   void* tlb_fill(u64 linear, unsigned size, Access access);
   void flush_tlb(bool also_global);
-  void flush_tlb_page(u64 linear);                             // INVLPG
-  void flush_tlb_write_entries_for(u64 gpa_page);              // a page became code: its direct writes must stop
-  void invpcid(u64 type, u64 pcid, u64 linear);                // raises #GP; CPL and CPUID are the caller's to check
+  void flush_tlb_page(u64 linear);                 // INVLPG
+  void flush_tlb_write_entries_for(u64 gpa_page);  // a page became code: its direct writes must stop
+  void invpcid(u64 type, u64 pcid, u64 linear);    // raises #GP; CPL and CPUID are the caller's to check
   // Linear code address to guest-physical; sets A; raises #PF. For block lookup.
   u64 translate_code(u64 linear);
 
   // ---- segmentation (cpu/segment.cc)
-  // Linear address of seg:offset for an access of size bytes: limit/type checks outside 64-bit mode, canonical checks in it.
+  // Linear address of seg:offset for an access of size bytes: limit/type checks outside 64-bit mode, canonical checks
+  // in it.
   u64 linear(Seg seg, u64 offset, unsigned size, Access access);
-  u64 effective_address(const Insn& insn) const;               // mem operand's offset, truncated to address size (no VSIB)
+  u64 effective_address(const Insn& insn) const;  // mem operand's offset, truncated to address size (no VSIB)
   u64 linear_of(const Insn& insn, unsigned size, Access access);
-  void load_segment(Seg seg, u16 selector);                    // MOV/POP Sreg, not CS
+  void load_segment(Seg seg, u16 selector);  // MOV/POP Sreg, not CS
   void load_ldt(u16 selector);
   void load_tr(u16 selector);
   void set_real_mode_segment(Seg seg, u16 selector);
@@ -123,52 +143,52 @@ class Cpu {
   void far_call(u16 selector, u64 offset, unsigned operand_size, u64 return_rip);
   void far_return(unsigned operand_size, u16 pop_bytes);
   void iret(unsigned operand_size);
-  void update_cpl(u8 cpl);                                     // and what depends on it (s.tlb_space)
-  void mode_changed();                                         // after CR0/CR4/EFER/RFLAGS.AC/CS writes: recomputes derived state
+  void update_cpl(u8 cpl);  // and what depends on it (s.tlb_space)
+  void mode_changed();      // after CR0/CR4/EFER/RFLAGS.AC/CS writes: recomputes derived state
 
-  CodeSize code_size() const;                                  // from CS and EFER.LMA
-  bool long_mode() const { return (s.efer >> 10) & 1; }        // EFER.LMA
+  CodeSize code_size() const;                            // from CS and EFER.LMA
+  bool long_mode() const { return (s.efer >> 10) & 1; }  // EFER.LMA
   bool protected_mode() const { return s.cr0 & 1; }
   bool v8086() const { return protected_mode() && (s.rflags & kVm); }
-  unsigned stack_size() const;                                 // 2, 4 or 8: width of SP
-  void push(u64 value, unsigned size);                         // through SS; SP moves only if the store worked
+  unsigned stack_size() const;          // 2, 4 or 8: width of SP
+  void push(u64 value, unsigned size);  // through SS; SP moves only if the store worked
   u64 pop(unsigned size);
   u64 stack_pointer() const;
-  void set_stack_pointer(u64 value);                           // honours stack_size()
+  void set_stack_pointer(u64 value);  // honours stack_size()
 
   // ---- exceptions and interrupts (cpu/exception.cc)
-  // Enters the handler for a fault at the present RIP (RIP is the faulting instruction's, or behind it for traps). Handles double
-  // and triple faults. Returns kBranch or kShutdown.
+  // Enters the handler for a fault at the present RIP (RIP is the faulting instruction's, or behind it for traps).
+  // Handles double and triple faults. Returns kBranch or kShutdown.
   StepResult deliver(const Fault& fault);
   StepResult deliver_software_interrupt(u8 vector, u64 return_rip, bool int3_or_into, bool icebp);
-  StepResult deliver_external(u8 vector);                      // interrupt or NMI, already acknowledged
-  // If an event (NMI, INIT, SIPI, interrupt with IF=1 and no shadow) can be taken now, takes it. Called at block boundaries
-  // when s.pending is not 0. nullopt: nothing was taken. Clears pending bits that cannot be taken now and re-arms them when they can
-  // (interrupts_may_be_deliverable()).
+  StepResult deliver_external(u8 vector);  // interrupt or NMI, already acknowledged
+  // If an event (NMI, INIT, SIPI, interrupt with IF=1 and no shadow) can be taken now, takes it. Called at block
+  // boundaries when s.pending is not 0. nullopt: nothing was taken. Clears pending bits that cannot be taken now and
+  // re-arms them when they can (interrupts_may_be_deliverable()).
   std::optional<StepResult> take_pending_event();
-  void interrupts_may_be_deliverable();                        // after IF, TPR, shadow changes
+  void interrupts_may_be_deliverable();  // after IF, TPR, shadow changes
 
   // ---- system registers (cpu/control.cc, cpu/msr.cc, cpu/cpuid.cc)
-  u64 read_cr(unsigned cr);                                    // 0, 2, 3, 4, 8; raises #UD
-  void write_cr(unsigned cr, u64 value);                       // raises #GP
+  u64 read_cr(unsigned cr);               // 0, 2, 3, 4, 8; raises #UD
+  void write_cr(unsigned cr, u64 value);  // raises #GP
   u64 read_dr(unsigned dr);
   void write_dr(unsigned dr, u64 value);
-  u64 read_msr(u32 index);                                     // raises #GP; unknown ones escape_exit(MsrExit)
+  u64 read_msr(u32 index);  // raises #GP; unknown ones escape_exit(MsrExit)
   void write_msr(u32 index, u64 value);
   void write_xcr0(u64 value);
-  void cpuid();                                                // EAX.. from leaf EAX/ECX
+  void cpuid();  // EAX.. from leaf EAX/ECX
   u64 read_tsc() const;
-  void write_rflags(u64 value, u64 changeable);                // masks, then mode_changed()/interrupts_may_be_deliverable()
+  void write_rflags(u64 value, u64 changeable);  // masks, then mode_changed()/interrupts_may_be_deliverable()
   void syscall(u64 return_rip);
   void sysret(unsigned operand_size);
   void sysenter();
   void sysexit(unsigned operand_size);
-  void reset(bool init);                                       // power-on or INIT state; the AP then waits for SIPI
+  void reset(bool init);  // power-on or INIT state; the AP then waits for SIPI
 
   // ---- ports (cpu/io.cc): checks IOPL and the TSS bitmap, then the completion log or escape_exit(PortExit)
   u64 port_in(u16 port, unsigned size);
   void port_out(u16 port, unsigned size, u64 value);
-  void check_port_permission(u16 port, unsigned size);        // raises #GP; string I/O asks before it touches memory
+  void check_port_permission(u16 port, unsigned size);  // raises #GP; string I/O asks before it touches memory
   // I/O that this instruction has already had answered, in order; cleared when it completes.
   struct IoLog {
     static constexpr unsigned kCapacity = 64;
@@ -179,26 +199,28 @@ class Cpu {
   } io_log;
   void instruction_done() {
     io_log.done = io_log.next = 0;
-    if (atomic_code_page_ != ~u64{0}) [[unlikely]] finish_atomic();
+    if (atomic_code_page_ != ~u64{0}) [[unlikely]]
+      finish_atomic();
   }
-  // Takes the machine's answer to `exit` into the log, for the instruction's next execution. For port, MMIO, MSR and hypercall
-  // exits; others owe nothing.
+  // Takes the machine's answer to `exit` into the log, for the instruction's next execution. For port, MMIO, MSR and
+  // hypercall exits; others owe nothing.
   void take_answer();
   // MMIO piece of `size` 1, 2, 4, 8 at `gpa`, the same way.
   u64 mmio_load(u64 gpa, unsigned size);
   void mmio_store(u64 gpa, unsigned size, u64 value);
 
   // ---- debug (cpu/debug.cc): DR7 breakpoints and single-step
-  bool debug_active() const { return debug_active_; }          // TF or an enabled DR7 breakpoint: run in the interpreter only
-  // Before an instruction: instruction breakpoints. After: single step and data breakpoints noted by load/store. Raises #DB.
+  bool debug_active() const { return debug_active_; }  // TF or an enabled DR7 breakpoint: run in the interpreter only
+  // Before an instruction: instruction breakpoints. After: single step and data breakpoints noted by load/store. Raises
+  // #DB.
   void check_instruction_breakpoint();
   std::optional<Fault> debug_trap_after(bool tf_before);
   void note_data_access(u64 linear, unsigned size, Access access);
 
   // ---- x87 and vector state (simd/state.cc)
-  void spill_fpu();   // host registers -> s.xsave, host set to its defaults; no-op when not live
-  void fill_fpu();    // s.xsave -> host registers
-  u64 simd_features = 0;  // simd/: what the CPU model has of it, one bit each; 0 = not looked up yet
+  void spill_fpu();           // host registers -> s.xsave, host set to its defaults; no-op when not live
+  void fill_fpu();            // s.xsave -> host registers
+  u64 simd_features = 0;      // simd/: what the CPU model has of it, one bit each; 0 = not looked up yet
   u64 interp_extensions = 0;  // interp/extensions.h: likewise, of the integer instructions
 
   // ---- caches of translated code: installed by the translator
@@ -206,14 +228,14 @@ class Cpu {
   class CodeObserver {
    public:
     virtual ~CodeObserver() = default;
-    virtual void code_page_written(u64 gpa_page) = 0;          // this vCPU's translations of it are stale
-    virtual void mappings_changed(bool global) = 0;            // TLB flush: cached linear->code lookups are stale
-    virtual void mapping_changed(u64 linear) = 0;              // INVLPG
+    virtual void code_page_written(u64 gpa_page) = 0;  // this vCPU's translations of it are stale
+    virtual void mappings_changed(bool global) = 0;    // TLB flush: cached linear->code lookups are stale
+    virtual void mapping_changed(u64 linear) = 0;      // INVLPG
   };
   CodeObserver* code_observer = nullptr;
 
   std::unique_ptr<Lapic> lapic;
-  Exit exit;                                                   // the exit being handed out or answered
+  Exit exit;  // the exit being handed out or answered
 
   const CpuFeatures features;
 
@@ -222,13 +244,13 @@ class Cpu {
   friend class StackCursor;
 
   // mmu/
-  struct Piece {                   // one page's part of an access
-    std::byte* host = nullptr;     // nullptr: not RAM
+  struct Piece {                // one page's part of an access
+    std::byte* host = nullptr;  // nullptr: not RAM
     u64 gpa = 0;
-    bool code = false;             // store: code_page_written() is owed
+    bool code = false;  // store: code_page_written() is owed
   };
   struct FetchEntry {
-    u64 tag = kNoTag;              // linear page | 1 for user
+    u64 tag = kNoTag;  // linear page | 1 for user
     u64 gpa_page = 0;
     std::byte* host = nullptr;
     u64 generation = 0;
@@ -295,7 +317,7 @@ class Cpu {
     bool has_error = false;
     u32 error = 0;
     u64 address = 0;
-    bool software = false;   // INT n, INT3, INTO: DPL of the gate counts
+    bool software = false;     // INT n, INT3, INTO: DPL of the gate counts
     bool fault_class = false;  // RF is set in the saved flags
     u64 return_rip = 0;
   };
@@ -326,7 +348,7 @@ class Cpu {
   void task_gate(const Descriptor& gate, TaskSwitch kind, const Event* event, u64 return_rip);
   void task_switch(u16 selector, TaskSwitch kind, const Event* event, u64 return_rip);
   struct Task;
-  u64 next_instruction();            // address of the one behind s.rip's
+  u64 next_instruction();  // address of the one behind s.rip's
   Descriptor new_task(u16 selector, TaskSwitch kind);
   void set_busy(u64 descriptor, bool busy);
   Task read_task(const Descriptor& tss);
@@ -351,7 +373,7 @@ class Cpu {
   bool check_msr_write(u32 index, u64 value);
   bool canonical(u64 address) const { return sign_extend_47(address) == address; }
   static u64 sign_extend_47(u64 a) { return static_cast<u64>(static_cast<i64>(a << 16) >> 16); }
-  void set_flags(u64 value);        // with all that follows from them
+  void set_flags(u64 value);  // with all that follows from them
   void set_flat_segment(Seg seg, u16 selector, unsigned dpl, bool code, bool wide);
 
   // cpu/io.cc
@@ -365,13 +387,13 @@ class Cpu {
 
   bool owns_state_ = false;
   bool debug_active_ = false;
-  bool data_breakpoints_ = false;    // DR7 enables one
-  u32 data_breakpoints_hit_ = 0;     // DR6 bits
-  i8 step_override_ = -1;            // what debug_trap_after() takes for TF instead: SYSCALL, SYSRET, INT
-  bool keep_rf_ = false;             // the instruction loaded RF: it is for the next one
-  bool no_exit_ = false;             // event delivery, task switch: nothing could be re-executed, so no exits
+  bool data_breakpoints_ = false;  // DR7 enables one
+  u32 data_breakpoints_hit_ = 0;   // DR6 bits
+  i8 step_override_ = -1;          // what debug_trap_after() takes for TF instead: SYSCALL, SYSRET, INT
+  bool keep_rf_ = false;           // the instruction loaded RF: it is for the next one
+  bool no_exit_ = false;           // event delivery, task switch: nothing could be re-executed, so no exits
   bool nmi_latched_ = false;
-  u32 ext_ = 0;                      // EXT bit of error codes raised now
+  u32 ext_ = 0;  // EXT bit of error codes raised now
   u64 atomic_code_page_ = ~u64{0};
 
   std::array<u16, kFillLog> fill_log_{};
@@ -388,7 +410,7 @@ class Cpu {
 };
 
 // Runs `body` (a statement) with faults and exits caught: afterwards cpu.escape_kind says whether it was abandoned.
-//   BH_GUARD(cpu) { body } 
+//   BH_GUARD(cpu) { body }
 // expands to setjmp; locals changed in the body must be volatile or not used after an escape.
 class GuardScope {
  public:
@@ -404,7 +426,6 @@ class GuardScope {
   Cpu& cpu_;
   __jmp_buf_tag* outer_;
 };
-#define BH_GUARD(cpu)                                      \
-  if (::bulkhead::engine::dbt::GuardScope bh_guard{cpu}; _setjmp(bh_guard.buffer) == 0)
+#define BH_GUARD(cpu) if (::bulkhead::engine::dbt::GuardScope bh_guard{cpu}; _setjmp(bh_guard.buffer) == 0)
 
 }  // namespace bulkhead::engine::dbt

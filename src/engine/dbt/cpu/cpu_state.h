@@ -29,33 +29,37 @@ struct DescriptorTable {
 };
 
 // One software TLB entry. A tag is the page's linear address when that kind of access may go straight to
-// `addend + linear`, else kNoTag. Pages that are not plain RAM, or whose access needs a side effect first (dirty bit, code on
-// the page, breakpoint), have no tag for it.
+// `addend + linear`, else kNoTag. Pages that are not plain RAM, or whose access needs a side effect first (dirty bit,
+// code on the page, breakpoint), have no tag for it.
 struct TlbEntry {
   u64 read_tag;
   u64 write_tag;
-  u64 addend;  // host address minus linear address
+  u64 addend;    // host address minus linear address
   u64 gpa_page;  // guest-physical page address | flags (kTlbGlobal, ...)
 };
 inline constexpr u64 kNoTag = ~u64{0};
 inline constexpr u64 kTlbGlobal = 1;
-inline constexpr u64 kTlbUsed = 2;      // entry is in the fill log
+inline constexpr u64 kTlbUsed = 2;  // entry is in the fill log
 inline constexpr unsigned kTlbBits = 10;
 inline constexpr unsigned kTlbEntries = 1u << kTlbBits;
 
 // Which set of permissions an access runs under; each has its own TLB.
-enum class TlbSpace : u8 { kSupervisor, kSupervisorAc, kUser };  // kSupervisorAc: user pages reachable (SMAP off or EFLAGS.AC)
+enum class TlbSpace : u8 {
+  kSupervisor,
+  kSupervisorAc,
+  kUser
+};  // kSupervisorAc: user pages reachable (SMAP off or EFLAGS.AC)
 inline constexpr unsigned kTlbSpaces = 3;
 
 // Reasons to leave translated code at the next block boundary.
 enum Pending : u32 {
-  kPendingInterrupt = 1,   // the LAPIC or the 8259 may have something deliverable
+  kPendingInterrupt = 1,  // the LAPIC or the 8259 may have something deliverable
   kPendingNmi = 2,
   kPendingKick = 4,        // Vcpu::kick()
   kPendingInvalidate = 8,  // another vCPU asks to drop translations or TLB entries
   kPendingInit = 16,
   kPendingSipi = 32,
-  kPendingSmi = 64,        // never set; reserved
+  kPendingSmi = 64,  // never set; reserved
 };
 
 struct alignas(64) CpuState {
@@ -66,7 +70,7 @@ struct alignas(64) CpuState {
   std::atomic<u32> pending{0};  // Pending bits [any thread]
   u32 jit_flags = 0;            // LAHF/SETO image: AH in bits 15:8, OF in bit 0
   u64 jit_scratch[6]{};
-  u64 host_rsp = 0;             // of the frame that entered translated code
+  u64 host_rsp = 0;  // of the frame that entered translated code
   u64 jit_exit_rip = 0;
 
   std::array<Segment, 6> seg{};
@@ -78,17 +82,17 @@ struct alignas(64) CpuState {
   u64 xss = 0;
   std::array<u64, 8> dr{};
   u8 cpl = 0;
-  bool interrupt_shadow = false;   // after STI, MOV SS, POP SS: no interrupt before the next instruction
+  bool interrupt_shadow = false;  // after STI, MOV SS, POP SS: no interrupt before the next instruction
   bool nmi_blocked = false;
   bool halted = false;
-  bool fpu_live = false;           // guest x87/vector state is in the host's registers, not in `xsave`
+  bool fpu_live = false;                       // guest x87/vector state is in the host's registers, not in `xsave`
   TlbSpace tlb_space = TlbSpace::kSupervisor;  // for ordinary data accesses at the present CPL, AC, SMAP
 
   // MSRs [SDM-4].
   u64 star = 0, lstar = 0, cstar = 0, sfmask = 0, kernel_gs_base = 0, tsc_aux = 0;
   u64 sysenter_cs = 0, sysenter_esp = 0, sysenter_eip = 0;
   u64 pat = 0x0007040600070406, misc_enable = 1, mtrr_def_type = 0, spec_ctrl = 0;
-  u64 tsc_offset = 0;   // guest TSC = host TSC + offset
+  u64 tsc_offset = 0;  // guest TSC = host TSC + offset
   u64 tsc_adjust = 0;
 
   // Standard-format XSAVE image of the guest [SDM-1 §13.4]; valid when !fpu_live.

@@ -56,7 +56,8 @@ void Cpu::cpuid() {
       answer.eax = index;
       answer.ebx |= index;  // core ID; threads per core - 1 is above it
       break;
-    default: break;
+    default:
+      break;
   }
   s.gpr[kRax] = answer.eax;
   s.gpr[kRbx] = answer.ebx;

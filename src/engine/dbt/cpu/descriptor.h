@@ -12,9 +12,9 @@ constexpr bool is_null(u16 selector) { return (selector & ~3u) == 0; }
 constexpr u32 error_of(u16 selector) { return selector & 0xfffcu; }
 
 // Types of system descriptors.
-inline constexpr unsigned kTss16 = 1, kLdtType = 2, kTss16Busy = 3, kCallGate16 = 4, kTaskGate = 5, kInterruptGate16 = 6,
-                          kTrapGate16 = 7, kTss32 = 9, kTss32Busy = 11, kCallGate32 = 12, kInterruptGate32 = 14,
-                          kTrapGate32 = 15;
+inline constexpr unsigned kTss16 = 1, kLdtType = 2, kTss16Busy = 3, kCallGate16 = 4, kTaskGate = 5,
+                          kInterruptGate16 = 6, kTrapGate16 = 7, kTss32 = 9, kTss32Busy = 11, kCallGate32 = 12,
+                          kInterruptGate32 = 14, kTrapGate32 = 15;
 
 struct Descriptor {
   u64 low = 0;

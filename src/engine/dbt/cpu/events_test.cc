@@ -200,9 +200,7 @@ TEST_F(EventTest, PowerOnState) {
   EXPECT_EQ(s().cpl, 0);
 }
 
-TEST_F(EventTest, AllProcessorsHaveOneTime) {
-  EXPECT_EQ(s().tsc_offset, guest.shared.cpus[1]->s.tsc_offset);
-}
+TEST_F(EventTest, AllProcessorsHaveOneTime) { EXPECT_EQ(s().tsc_offset, guest.shared.cpus[1]->s.tsc_offset); }
 
 }  // namespace
 }  // namespace bulkhead::engine::dbt

@@ -1,4 +1,5 @@
-// Delivery of exceptions and interrupts [SDM-3A §6]. enter_*() change no register before everything that can fault is done.
+// Delivery of exceptions and interrupts [SDM-3A §6]. enter_*() change no register before everything that can fault is
+// done.
 #include "engine/dbt/cpu/cpu.h"
 #include "engine/dbt/cpu/stack.h"
 
@@ -9,10 +10,18 @@ enum class Class : u8 { kBenign, kContributory, kPageFault, kDoubleFault };
 
 Class class_of(u8 vector) {
   switch (vector) {
-    case kDe: case kTs: case kNp: case kSsFault: case kGp: return Class::kContributory;
-    case kPageFault: return Class::kPageFault;
-    case kDf8: return Class::kDoubleFault;
-    default: return Class::kBenign;
+    case kDe:
+    case kTs:
+    case kNp:
+    case kSsFault:
+    case kGp:
+      return Class::kContributory;
+    case kPageFault:
+      return Class::kPageFault;
+    case kDf8:
+      return Class::kDoubleFault;
+    default:
+      return Class::kBenign;
   }
 }
 

@@ -153,9 +153,9 @@ TEST_F(LongTest, TripleFaults) {
     EXPECT_EQ(std::get<ShutdownExit>(bad.cpu().exit).reason, ShutdownReason::kTripleFault);
     EXPECT_EQ(bad.s().rip, rip);
   };
-  for (const DescriptorTable idt : {DescriptorTable{0, 0}, DescriptorTable{0xd0000000, 0xfff},
-                                    DescriptorTable{0x3fffff, 0xfff}, DescriptorTable{0x1234500000000000, 0xffff},
-                                    DescriptorTable{TestGuest::kGdt, 0xfff}}) {
+  for (const DescriptorTable idt :
+       {DescriptorTable{0, 0}, DescriptorTable{0xd0000000, 0xfff}, DescriptorTable{0x3fffff, 0xfff},
+        DescriptorTable{0x1234500000000000, 0xffff}, DescriptorTable{TestGuest::kGdt, 0xfff}}) {
     TestGuest bad;
     bad.long_mode();
     bad.s().idtr = idt;
@@ -174,10 +174,10 @@ TEST_F(LongTest, HandlersCodeSegmentIsJudged) {
   };
   const Row rows[] = {{0, 0, kGp, 1},
                       {TestGuest::kFree, TestGuest::descriptor(0x92, 0xa), kGp, TestGuest::kFree | 1u},
-                      {TestGuest::kFree, TestGuest::descriptor(0x9a, 0xc), kGp, TestGuest::kFree | 1u},   // not 64-bit
-                      {TestGuest::kFree, TestGuest::descriptor(0x9a, 0xe), kGp, TestGuest::kFree | 1u},   // L and D
+                      {TestGuest::kFree, TestGuest::descriptor(0x9a, 0xc), kGp, TestGuest::kFree | 1u},  // not 64-bit
+                      {TestGuest::kFree, TestGuest::descriptor(0x9a, 0xe), kGp, TestGuest::kFree | 1u},  // L and D
                       {TestGuest::kFree, TestGuest::descriptor(0x1a, 0xa), kNp, TestGuest::kFree | 1u},
-                      {TestGuest::kFree, TestGuest::descriptor(0xfa, 0xa), kGp, TestGuest::kFree | 1u},   // outer ring
+                      {TestGuest::kFree, TestGuest::descriptor(0xfa, 0xa), kGp, TestGuest::kFree | 1u},  // outer ring
                       {0x1f8 + 8, 0, kGp, 0x200 | 1u}};
   for (const Row& row : rows) {
     SCOPED_TRACE(&row - rows);
@@ -211,7 +211,9 @@ class IretTest : public LongTest {
     const u64 words[] = {rip, cs, flags, rsp, ss};
     for (unsigned i = 0; i < 5; ++i) guest.poke(0x7800 + 8 * i, words[i]);
   }
-  std::optional<Fault> iret() { return guest.attempt([&] { cpu().iret(8); }); }
+  std::optional<Fault> iret() {
+    return guest.attempt([&] { cpu().iret(8); });
+  }
 };
 
 TEST_F(IretTest, ToUserAndCompatibility) {
@@ -269,14 +271,14 @@ TEST_F(IretTest, Refusals) {
     u8 vector;
     u32 error;
   };
-  guest.set_gdt(TestGuest::kFree, TestGuest::descriptor(0x7a, 0xa));           // user code, not present
-  guest.set_gdt(TestGuest::kFree + 8, TestGuest::descriptor(0x72, 0xc));       // user data, not present
-  guest.set_gdt(TestGuest::kFree + 16, TestGuest::descriptor(0xf0, 0xc));      // read-only
+  guest.set_gdt(TestGuest::kFree, TestGuest::descriptor(0x7a, 0xa));       // user code, not present
+  guest.set_gdt(TestGuest::kFree + 8, TestGuest::descriptor(0x72, 0xc));   // user data, not present
+  guest.set_gdt(TestGuest::kFree + 16, TestGuest::descriptor(0xf0, 0xc));  // read-only
   const u16 user = TestGuest::kUserCode64, data = TestGuest::kUserData;
   const Row rows[] = {{0x1000, 0, data, kGp, 0},
                       {0x1000, 0x200 | 3, data, kGp, 0x200},
                       {0x1000, data, data, kGp, data & ~3u},
-                      {0x1000, user & ~3u, data, kGp, user & ~3u},                          // RPL 0, DPL 3
+                      {0x1000, user & ~3u, data, kGp, user & ~3u},  // RPL 0, DPL 3
                       {0x1000, TestGuest::kFree | 3, data, kNp, TestGuest::kFree},
                       {0x1000, user, 0, kGp, 0},
                       {0x1000, user, 3, kGp, 0},
@@ -431,10 +433,10 @@ class TaskTest : public ProtectedTest {
  protected:
   TaskTest() {
     const u64 tss = TestGuest::kTss2;
-    guest.poke(tss + 0x20, 0x9000, 4);   // EIP
-    guest.poke(tss + 0x24, 0x2, 4);      // EFLAGS
-    guest.poke(tss + 0x28, 0xaa, 4);     // EAX
-    guest.poke(tss + 0x38, 0x5800, 4);   // ESP
+    guest.poke(tss + 0x20, 0x9000, 4);  // EIP
+    guest.poke(tss + 0x24, 0x2, 4);     // EFLAGS
+    guest.poke(tss + 0x28, 0xaa, 4);    // EAX
+    guest.poke(tss + 0x38, 0x5800, 4);  // ESP
     for (const unsigned at : {0x48u, 0x50u, 0x54u}) guest.poke(tss + at, TestGuest::kData, 4);
     guest.poke(tss + 0x4c, TestGuest::kCode32, 4);
     guest.poke(0x7000, 0x90, 1);  // the instruction being executed, for its length

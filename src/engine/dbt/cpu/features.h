@@ -1,5 +1,5 @@
-// What the CPU model means for paging, control registers and MSRs: looked up once, because CPUID tables are searched by code that
-// may use vector registers.
+// What the CPU model means for paging, control registers and MSRs: looked up once, because CPUID tables are searched by
+// code that may use vector registers.
 #pragma once
 #include "base/ints.h"
 #include "engine/cpu_model.h"
@@ -7,13 +7,13 @@
 namespace bulkhead::engine::dbt {
 
 struct CpuFeatures {
-  bool amd = false;            // AMD's or Hygon's rules where the vendors differ
+  bool amd = false;  // AMD's or Hygon's rules where the vendors differ
   bool nx = false, gbyte_pages = false, pse36 = false;
   bool long_mode = false, rdtscp = false;
   bool spec_ctrl = false, pred_cmd = false, flush_cmd = false, arch_capabilities = false;
   bool tsc_adjust = false, xsaves = false, mtrr = false, mca = false;
   u8 physical_bits = 36;
-  u32 signature = 0;           // CPUID.1:EAX, in EDX after reset
+  u32 signature = 0;  // CPUID.1:EAX, in EDX after reset
   u64 cr4_allowed = 0;
   u64 efer_allowed = 0;
   u64 xcr0_allowed = 3;

@@ -1,5 +1,5 @@
-// Locks and waits made of integers and system calls only, so that they may be used while the guest's vector registers are
-// live in the host's (the C library's own give no such promise).
+// Locks and waits made of integers and system calls only, so that they may be used while the guest's vector registers
+// are live in the host's (the C library's own give no such promise).
 #pragma once
 #include <linux/futex.h>
 #include <sys/syscall.h>

@@ -1,5 +1,5 @@
-// Loads, stores and copies between guest RAM and our own variables, in general registers and without library calls. Each aligned piece
-// of up to 8 bytes is one host access, as the guest is owed.
+// Loads, stores and copies between guest RAM and our own variables, in general registers and without library calls.
+// Each aligned piece of up to 8 bytes is one host access, as the guest is owed.
 #pragma once
 #include <cstddef>
 
@@ -24,18 +24,26 @@ inline void host_store_as(void* at, u64 value) {
 
 inline u64 host_load(const void* at, unsigned size) {
   switch (size) {
-    case 1: return host_load_as<u8>(at);
-    case 2: return host_load_as<u16>(at);
-    case 4: return host_load_as<u32>(at);
-    default: return host_load_as<u64>(at);
+    case 1:
+      return host_load_as<u8>(at);
+    case 2:
+      return host_load_as<u16>(at);
+    case 4:
+      return host_load_as<u32>(at);
+    default:
+      return host_load_as<u64>(at);
   }
 }
 inline void host_store(void* at, unsigned size, u64 value) {
   switch (size) {
-    case 1: return host_store_as<u8>(at, value);
-    case 2: return host_store_as<u16>(at, value);
-    case 4: return host_store_as<u32>(at, value);
-    default: return host_store_as<u64>(at, value);
+    case 1:
+      return host_store_as<u8>(at, value);
+    case 2:
+      return host_store_as<u16>(at, value);
+    case 4:
+      return host_store_as<u32>(at, value);
+    default:
+      return host_store_as<u64>(at, value);
   }
 }
 

@@ -4,8 +4,9 @@
 
 namespace bulkhead::engine::dbt {
 
-// True when the machine has already answered this piece of the instruction. A guest cannot make one instruction need more answers than
-// the log holds but by vector state saved to MMIO: what does not fit reads as all ones and is not written.
+// True when the machine has already answered this piece of the instruction. A guest cannot make one instruction need
+// more answers than the log holds but by vector state saved to MMIO: what does not fit reads as all ones and is not
+// written.
 bool Cpu::next_answer(u64& value) {
   if (no_exit_ || (io_log.next == io_log.done && io_log.done == IoLog::kCapacity)) {
     value = ~u64{0};
@@ -53,8 +54,7 @@ void Cpu::mmio_store(u64 gpa, unsigned size, u64 value) {
     return;
   }
   u64 ignored = 0;
-  if (!next_answer(ignored))
-    escape_exit(MmioExit{Gpa{gpa}, static_cast<u8>(size), true, value & mask_for_size(size)});
+  if (!next_answer(ignored)) escape_exit(MmioExit{Gpa{gpa}, static_cast<u8>(size), true, value & mask_for_size(size)});
 }
 
 // [SDM-1 §19.5.2]: one bit for each port in the TSS, and a byte beyond.

@@ -31,7 +31,8 @@ bool Lapic::poll(u64 deadline) {
   return true;
 }
 
-// An idle guest sleeps long and so pays nothing; one that waits for a neighbour gets its answer without a trip to the scheduler.
+// An idle guest sleeps long and so pays nothing; one that waits for a neighbour gets its answer without a trip to the
+// scheduler.
 void Lapic::adapt_polling(u64 slept_ticks) {
   constexpr u64 kShortSleepNs = 200'000, kFirstPollNs = 10'000, kLongestPollNs = 40'000;
   const u64 slept = bus_.nanoseconds_of(slept_ticks);
@@ -108,8 +109,7 @@ std::optional<u8> Lapic::acknowledge() {
   const Change change{*this};
   std::optional<u8> taken;
   const int requested = highest(kIrr);
-  if (enabled() && requested >= 0 &&
-      (static_cast<u32>(requested) & 0xf0) > (reg(kProcessorPriority) & 0xf0)) {
+  if (enabled() && requested >= 0 && (static_cast<u32>(requested) & 0xf0) > (reg(kProcessorPriority) & 0xf0)) {
     taken = static_cast<u8>(requested);
     clear_vector(kIrr, *taken);
     set_vector(kIsr, *taken);
@@ -164,14 +164,16 @@ void Lapic::accept(const InterruptMessage& message) {
       extint_latched_ = true;
       return;
     }
-    case DeliveryMode::kNmi: return signal(kPendingNmi);
+    case DeliveryMode::kNmi:
+      return signal(kPendingNmi);
     case DeliveryMode::kInit:
       state_.pending.fetch_and(~u32{kPendingSipi});  // an earlier SIPI is void
       return signal(kPendingInit);
     case DeliveryMode::kSipi:
       sipi_vector_.store(message.vector, std::memory_order_release);
       return signal(kPendingSipi);
-    case DeliveryMode::kSmi: return;  // there is no SMM
+    case DeliveryMode::kSmi:
+      return;  // there is no SMM
   }
 }
 

@@ -24,11 +24,31 @@ class Lapic;
 // Offsets in the register page; the x2APIC MSR is 0x800 + offset / 16 [SDM-3A "Local APIC Register Address Map"].
 namespace lapic_reg {
 enum : u32 {
-  kId = 0x20, kVersion = 0x30, kTaskPriority = 0x80, kArbitration = 0x90, kProcessorPriority = 0xa0, kEoi = 0xb0,
-  kLogicalDestination = 0xd0, kDestinationFormat = 0xe0, kSpurious = 0xf0, kIsr = 0x100, kTmr = 0x180, kIrr = 0x200,
-  kErrorStatus = 0x280, kCommand = 0x300, kCommandHigh = 0x310, kLvtTimer = 0x320, kLvtThermal = 0x330,
-  kLvtPerformance = 0x340, kLvt0 = 0x350, kLvt1 = 0x360, kLvtError = 0x370, kInitialCount = 0x380,
-  kCurrentCount = 0x390, kDivide = 0x3e0, kSelfIpi = 0x3f0
+  kId = 0x20,
+  kVersion = 0x30,
+  kTaskPriority = 0x80,
+  kArbitration = 0x90,
+  kProcessorPriority = 0xa0,
+  kEoi = 0xb0,
+  kLogicalDestination = 0xd0,
+  kDestinationFormat = 0xe0,
+  kSpurious = 0xf0,
+  kIsr = 0x100,
+  kTmr = 0x180,
+  kIrr = 0x200,
+  kErrorStatus = 0x280,
+  kCommand = 0x300,
+  kCommandHigh = 0x310,
+  kLvtTimer = 0x320,
+  kLvtThermal = 0x330,
+  kLvtPerformance = 0x340,
+  kLvt0 = 0x350,
+  kLvt1 = 0x360,
+  kLvtError = 0x370,
+  kInitialCount = 0x380,
+  kCurrentCount = 0x390,
+  kDivide = 0x3e0,
+  kSelfIpi = 0x3f0
 };
 inline constexpr u32 kLvtMasked = 1u << 16;
 }  // namespace lapic_reg
@@ -57,17 +77,17 @@ class LapicBus {
   explicit LapicBus(const Features& features);
   virtual ~LapicBus() = default;
 
-  void deliver_msi(Msi message);                   // any thread
-  void set_extint(bool asserted);                  // the 8259's pin on LINT0 of vCPU 0; any thread
-  std::function<void(u8)> eoi_handler;             // may be empty; called on the vCPU's thread
+  void deliver_msi(Msi message);        // any thread
+  void set_extint(bool asserted);       // the 8259's pin on LINT0 of vCPU 0; any thread
+  std::function<void(u8)> eoi_handler;  // may be empty; called on the vCPU's thread
   ExtIntSource* extint_source = nullptr;
   std::atomic<bool> extint_asserted{false};
 
   // The timers of vCPUs that do not sleep are run by one thread: it calls run_timers(), then waits for
   // wait_for_timers(), until stop_timers().
   void run_timers();
-  bool wait_for_timers();                          // false after stop_timers()
-  void stop_timers();                              // any thread
+  bool wait_for_timers();  // false after stop_timers()
+  void stop_timers();      // any thread
 
   u64 nanoseconds_of(u64 tsc_ticks) const { return static_cast<u64>((u128{tsc_ticks} * tsc_to_ns_) >> 32); }
   u64 ticks_of(u64 nanoseconds) const { return static_cast<u64>((u128{nanoseconds} * ns_to_tsc_) >> 32); }
@@ -75,7 +95,7 @@ class LapicBus {
 
  protected:
   friend class Lapic;
-  virtual u64 host_tsc() const;                    // tests hold it still
+  virtual u64 host_tsc() const;  // tests hold it still
   // Before code is called that may use the host's vector registers. On vCPU `index`'s thread.
   virtual void before_callout(unsigned index) { (void)index; }
   // Before vCPU `index` sends an interrupt, on its thread: what it wrote to code must be known to the receiver first.
@@ -86,17 +106,18 @@ class LapicBus {
   // To every LAPIC that the destination names, but for `except`; or to one of them (lowest priority).
   void route(const InterruptMessage& message, const Lapic* except = nullptr);
   void timer_armed(u64 deadline);
-  std::vector<Lapic*> lapics_;                     // by vCPU; complete before the first interrupt
-  std::atomic<u32> round_robin_{0};                // tie-breaker of lowest-priority delivery
-  u64 tsc_to_ns_, ns_to_tsc_;                      // 32.32 fixed point
-  std::atomic<u32> timer_sequence_{0};             // futex: bumped when the timer thread must look again
-  std::atomic<u64> timer_wake_{~u64{0}};           // when it will look by itself, host TSC; ~0 while it is looking
+  std::vector<Lapic*> lapics_;            // by vCPU; complete before the first interrupt
+  std::atomic<u32> round_robin_{0};       // tie-breaker of lowest-priority delivery
+  u64 tsc_to_ns_, ns_to_tsc_;             // 32.32 fixed point
+  std::atomic<u32> timer_sequence_{0};    // futex: bumped when the timer thread must look again
+  std::atomic<u64> timer_wake_{~u64{0}};  // when it will look by itself, host TSC; ~0 while it is looking
   std::atomic<bool> timer_stop_{false};
 };
 
 class Lapic {
  public:
-  // `state` is the vCPU's: `pending` is signalled, `tsc_offset` read. Both outlive us. vCPUs are made in order of index.
+  // `state` is the vCPU's: `pending` is signalled, `tsc_offset` read. Both outlive us. vCPUs are made in order of
+  // index.
   Lapic(LapicBus& bus, unsigned index, CpuState& state);
 
   // ---- registers [vcpu]
@@ -121,7 +142,7 @@ class Lapic {
   bool has_interrupt() const { return deliverable_.load(std::memory_order_acquire); }
   // Takes it: the vector, now in service; or nothing if it went away. [vcpu]
   std::optional<u8> acknowledge();
-  void inject_nmi() { signal(kPendingNmi); }          // any thread
+  void inject_nmi() { signal(kPendingNmi); }                                       // any thread
   u8 sipi_vector() const { return sipi_vector_.load(std::memory_order_acquire); }  // valid with kPendingSipi
   // An application processor after reset or INIT runs nothing until a SIPI. [vcpu]
   bool waiting_for_sipi() const { return waiting_for_sipi_.load(std::memory_order_acquire); }
@@ -130,8 +151,8 @@ class Lapic {
   // ---- the vCPU's thread
   // Sets bits in s.pending and wakes the vCPU if it sleeps. Any thread.
   void signal(u32 pending_bits);
-  // Sleeps until s.pending is not 0 or the timer's deadline passed (its interrupt is then signalled). When sleeps turn out
-  // short it first looks for a moment, because waking a thread takes longer than most answers. [vcpu]
+  // Sleeps until s.pending is not 0 or the timer's deadline passed (its interrupt is then signalled). When sleeps turn
+  // out short it first looks for a moment, because waking a thread takes longer than most answers. [vcpu]
   void sleep();
 
   // ---- whole state, while the vCPU does not run
@@ -154,7 +175,7 @@ class Lapic {
   bool test_vector(u32 base, u8 vector) const { return (reg(base + (vector >> 5) * 16) >> (vector & 31)) & 1; }
   void set_vector(u32 base, u8 vector) { reg(base + (vector >> 5) * 16) |= 1u << (vector & 31); }
   void clear_vector(u32 base, u8 vector) { reg(base + (vector >> 5) * 16) &= ~(1u << (vector & 31)); }
-  int highest(u32 base) const;                 // -1: none
+  int highest(u32 base) const;  // -1: none
 
   // [locked]: called with mutex_ held.
   // lapic_registers.cc
@@ -164,21 +185,21 @@ class Lapic {
   void write_lvt(u32 offset, u32 value);       // [locked]
   bool write_base(u64 value);
   bool write_x2apic(u32 offset, u64 value);
-  void power_on_registers(bool init);          // [locked]
-  void enter_x2apic();                         // [locked]
+  void power_on_registers(bool init);  // [locked]
+  void enter_x2apic();                 // [locked]
   void publish_page();
 
   // lapic.cc
-  bool poll(u64 deadline);                     // true: no need to sleep
+  bool poll(u64 deadline);  // true: no need to sleep
   void adapt_polling(u64 slept_ticks);
-  bool lint0_passes_extint() const;            // [locked]
+  bool lint0_passes_extint() const;  // [locked]
   void lint0_changed(bool asserted);
   void accept(const InterruptMessage& message);
-  void accept_vector(u8 vector, bool level);   // [locked]
-  void report_error(u32 esr_bit);              // [locked]
-  bool update();                               // [locked] PPR and deliverable_, which it returns
-  // Locks for a change of what may be deliverable. Wakes whoever it concerns when the lock is free again: earlier they would only
-  // run into it.
+  void accept_vector(u8 vector, bool level);  // [locked]
+  void report_error(u32 esr_bit);             // [locked]
+  bool update();                              // [locked] PPR and deliverable_, which it returns
+  // Locks for a change of what may be deliverable. Wakes whoever it concerns when the lock is free again: earlier they
+  // would only run into it.
   class Change {
    public:
     explicit Change(Lapic& lapic) : lapic_{lapic} { lapic_.mutex_.lock(); }
@@ -203,29 +224,29 @@ class Lapic {
 
   // lapic_timer.cc
   TimerMode timer_mode() const { return static_cast<TimerMode>((reg(lapic_reg::kLvtTimer) >> 17) & 3); }
-  u64 timer_unit() const;                      // nanoseconds of one count
-  void start_count(u32 count);                 // [locked] from the initial count, or on from `count`
-  void arm(u64 deadline);                      // [locked] host TSC or kNever
-  void fire_if_due(u64 now);                   // [locked]
+  u64 timer_unit() const;       // nanoseconds of one count
+  void start_count(u32 count);  // [locked] from the initial count, or on from `count`
+  void arm(u64 deadline);       // [locked] host TSC or kNever
+  void fire_if_due(u64 now);    // [locked]
   u32 current_count() const;
-  void set_deadline(u64 guest_tsc);            // [locked]
-  void check_timer(u64 now);                   // any thread
+  void set_deadline(u64 guest_tsc);  // [locked]
+  void check_timer(u64 now);         // any thread
 
   LapicBus& bus_;
   CpuState& state_;
   mutable FutexMutex mutex_;
-  std::array<u32, 64> regs_{};                 // one for each 16 bytes of the page; IRR, ISR, TMR included
-  u32 errors_ = 0;                             // what the next write to ESR shows
-  u64 base_ = 0;                               // IA32_APIC_BASE
-  u64 tsc_deadline_ = 0;                       // IA32_TSC_DEADLINE, guest TSC
-  u64 armed_ = kNever;                         // a deadline that the timer thread has not been told of
-  u64 period_ = 0;                             // of the running count, host TSC ticks
-  bool extint_latched_ = false;                // an ExtINT message came
+  std::array<u32, 64> regs_{};   // one for each 16 bytes of the page; IRR, ISR, TMR included
+  u32 errors_ = 0;               // what the next write to ESR shows
+  u64 base_ = 0;                 // IA32_APIC_BASE
+  u64 tsc_deadline_ = 0;         // IA32_TSC_DEADLINE, guest TSC
+  u64 armed_ = kNever;           // a deadline that the timer thread has not been told of
+  u64 period_ = 0;               // of the running count, host TSC ticks
+  bool extint_latched_ = false;  // an ExtINT message came
   std::atomic<u64> mmio_page_{kNever};
-  std::atomic<u64> deadline_{kNever};          // host TSC
+  std::atomic<u64> deadline_{kNever};  // host TSC
   std::atomic<bool> deliverable_{false};
   std::atomic<bool> sleeping_{false};
-  u64 poll_ticks_ = 0;                         // how long sleep() looks before it sleeps; the vCPU's thread only
+  u64 poll_ticks_ = 0;  // how long sleep() looks before it sleeps; the vCPU's thread only
   std::atomic<bool> waiting_for_sipi_{false};
   std::atomic<u8> sipi_vector_{0};
 };

@@ -6,7 +6,9 @@ namespace bulkhead::engine::dbt {
 using namespace lapic_reg;
 
 namespace {
-u64 fixed_point_ratio(u64 numerator, u64 denominator) { return static_cast<u64>((u128{numerator} << 32) / denominator); }
+u64 fixed_point_ratio(u64 numerator, u64 denominator) {
+  return static_cast<u64>((u128{numerator} << 32) / denominator);
+}
 constexpr u64 kNanosecondsPerSecond = 1'000'000'000;
 }  // namespace
 
@@ -88,8 +90,8 @@ void Lapic::send_ipi(u32 command, u32 destination) {
     return report_error(1u << 5);  // ESR: send illegal vector
   }
   const bool assert_level = (command >> 14) & 1, level = (command >> 15) & 1;
-  if (mode == 3 || mode == 7) return;                                          // reserved
-  if (mode == 5 && level && !assert_level) return;                             // INIT level de-assert: not on these CPUs
+  if (mode == 3 || mode == 7) return;               // reserved
+  if (mode == 5 && level && !assert_level) return;  // INIT level de-assert: not on these CPUs
   InterruptMessage message{.destination = destination,
                            .logical = ((command >> 11) & 1) != 0,
                            .mode = static_cast<DeliveryMode>(mode),

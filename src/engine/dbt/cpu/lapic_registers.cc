@@ -16,30 +16,61 @@ constexpr bool is_lvt(u32 offset) { return offset >= kLvtTimer && offset <= kLvt
 // Bits of an LVT entry that software may set, delivery status and remote IRR (read-only) left out.
 constexpr u32 lvt_mask(u32 offset) {
   switch (offset) {
-    case kLvtTimer: return 0x700ff;
+    case kLvtTimer:
+      return 0x700ff;
     case kLvt0:
-    case kLvt1: return 0x1a7ff;
-    case kLvtError: return 0x100ff;
-    default: return 0x107ff;
+    case kLvt1:
+      return 0x1a7ff;
+    case kLvtError:
+      return 0x100ff;
+    default:
+      return 0x107ff;
   }
 }
 
 bool readable(u32 offset, bool x2apic) {
   switch (offset) {
-    case kId: case kVersion: case kTaskPriority: case kProcessorPriority: case kLogicalDestination: case kSpurious:
-    case kErrorStatus: case kCommand: case kInitialCount: case kCurrentCount: case kDivide: return true;
-    case kArbitration: case kEoi: case kDestinationFormat: case kCommandHigh: return !x2apic;
-    default: return (offset >= kIsr && offset < kErrorStatus) || is_lvt(offset);
+    case kId:
+    case kVersion:
+    case kTaskPriority:
+    case kProcessorPriority:
+    case kLogicalDestination:
+    case kSpurious:
+    case kErrorStatus:
+    case kCommand:
+    case kInitialCount:
+    case kCurrentCount:
+    case kDivide:
+      return true;
+    case kArbitration:
+    case kEoi:
+    case kDestinationFormat:
+    case kCommandHigh:
+      return !x2apic;
+    default:
+      return (offset >= kIsr && offset < kErrorStatus) || is_lvt(offset);
   }
 }
 
 bool writable(u32 offset, bool x2apic) {
   switch (offset) {
-    case kTaskPriority: case kEoi: case kSpurious: case kErrorStatus: case kCommand: case kInitialCount: case kDivide:
+    case kTaskPriority:
+    case kEoi:
+    case kSpurious:
+    case kErrorStatus:
+    case kCommand:
+    case kInitialCount:
+    case kDivide:
       return true;
-    case kId: case kLogicalDestination: case kDestinationFormat: case kCommandHigh: return !x2apic;
-    case kSelfIpi: return x2apic;
-    default: return is_lvt(offset);
+    case kId:
+    case kLogicalDestination:
+    case kDestinationFormat:
+    case kCommandHigh:
+      return !x2apic;
+    case kSelfIpi:
+      return x2apic;
+    default:
+      return is_lvt(offset);
   }
 }
 
@@ -47,14 +78,21 @@ bool writable(u32 offset, bool x2apic) {
 u64 x2apic_mask(u32 offset) {
   switch (offset) {
     case kTaskPriority:
-    case kSelfIpi: return 0xff;
-    case kSpurious: return 0x13ff;
+    case kSelfIpi:
+      return 0xff;
+    case kSpurious:
+      return 0x13ff;
     case kEoi:
-    case kErrorStatus: return 0;
-    case kCommand: return 0xffffffff'000cdfff;
-    case kInitialCount: return 0xffffffff;
-    case kDivide: return 0xb;
-    default: return lvt_mask(offset) | kDeliveryStatus | (1u << 14);
+    case kErrorStatus:
+      return 0;
+    case kCommand:
+      return 0xffffffff'000cdfff;
+    case kInitialCount:
+      return 0xffffffff;
+    case kDivide:
+      return 0xb;
+    default:
+      return lvt_mask(offset) | kDeliveryStatus | (1u << 14);
   }
 }
 }  // namespace
@@ -194,16 +232,26 @@ u32 Lapic::read_register(u32 offset) {
 void Lapic::write_register(u32 offset, u32 value) {
   if (is_lvt(offset)) return write_lvt(offset, value);
   switch (offset) {
-    case kTaskPriority: reg(offset) = value & 0xff; break;
+    case kTaskPriority:
+      reg(offset) = value & 0xff;
+      break;
     case kLogicalDestination:
-    case kCommandHigh: reg(offset) = x2apic() ? value : value & 0xff000000; break;
-    case kDestinationFormat: reg(offset) = value | 0x0fffffff; break;
-    case kSpurious: write_spurious(value); break;
+    case kCommandHigh:
+      reg(offset) = x2apic() ? value : value & 0xff000000;
+      break;
+    case kDestinationFormat:
+      reg(offset) = value | 0x0fffffff;
+      break;
+    case kSpurious:
+      write_spurious(value);
+      break;
     case kErrorStatus:
       reg(offset) = errors_;
       errors_ = 0;
       break;
-    case kCommand: reg(offset) = value & ~kDeliveryStatus; break;
+    case kCommand:
+      reg(offset) = value & ~kDeliveryStatus;
+      break;
     case kInitialCount:
       if (timer_mode() == TimerMode::kDeadline) break;
       reg(offset) = value;
@@ -215,11 +263,13 @@ void Lapic::write_register(u32 offset, u32 value) {
       if (left != 0) start_count(left);
       break;
     }
-    default: break;  // the ID is fixed
+    default:
+      break;  // the ID is fixed
   }
 }
 
-// Off by software: every LVT entry is masked and stays so [SDM-3A "Local APIC State After It Has Been Software Disabled"].
+// Off by software: every LVT entry is masked and stays so [SDM-3A "Local APIC State After It Has Been Software
+// Disabled"].
 void Lapic::write_spurious(u32 value) {
   reg(kSpurious) = value & 0x13ff;
   if (software_enabled()) return;

@@ -314,14 +314,14 @@ TEST_F(LapicTest, Lint0AsFixedOrNmi) {
 TEST_F(LapicTest, BaseTransitions) {
   const u64 base = at(0).apic_base();
   EXPECT_EQ(base, 0xfee00900u);
-  EXPECT_FALSE(at(0).write_msr(0x1b, 0xfee00500));            // EXTD without EN
-  EXPECT_FALSE(at(0).write_msr(0x1b, base | 1));              // reserved
-  EXPECT_FALSE(at(0).write_msr(0x1b, base | u64{1} << 40));   // beyond the physical width
-  EXPECT_TRUE(at(0).write_msr(0x1b, base | 0x400));           // xAPIC -> x2APIC
+  EXPECT_FALSE(at(0).write_msr(0x1b, 0xfee00500));           // EXTD without EN
+  EXPECT_FALSE(at(0).write_msr(0x1b, base | 1));             // reserved
+  EXPECT_FALSE(at(0).write_msr(0x1b, base | u64{1} << 40));  // beyond the physical width
+  EXPECT_TRUE(at(0).write_msr(0x1b, base | 0x400));          // xAPIC -> x2APIC
   EXPECT_FALSE(at(0).claims(0xfee00000));
-  EXPECT_FALSE(at(0).write_msr(0x1b, base));                  // not back
-  EXPECT_TRUE(at(0).write_msr(0x1b, 0xfee00100));             // off
-  EXPECT_FALSE(at(0).write_msr(0x1b, base | 0x400));          // off -> x2APIC
+  EXPECT_FALSE(at(0).write_msr(0x1b, base));          // not back
+  EXPECT_TRUE(at(0).write_msr(0x1b, 0xfee00100));     // off
+  EXPECT_FALSE(at(0).write_msr(0x1b, base | 0x400));  // off -> x2APIC
   EXPECT_TRUE(at(0).write_msr(0x1b, base));
   EXPECT_TRUE(at(0).claims(0xfee00fff));
 }
@@ -360,12 +360,12 @@ TEST_F(LapicTest, X2apicRefusesWhatIsReserved) {
   EXPECT_FALSE(at(0).read_msr(0x802, value));  // xAPIC mode: no MSRs
   EXPECT_FALSE(at(0).write_msr(0x80b, 0));
   to_x2apic(0);
-  EXPECT_FALSE(at(0).write_msr(0x80b, 1));           // EOI takes zero only
-  EXPECT_FALSE(at(0).write_msr(0x828, 1));           // ESR too
-  EXPECT_FALSE(at(0).write_msr(0x802, 0));           // ID
-  EXPECT_FALSE(at(0).write_msr(0x80d, 0));           // LDR
-  EXPECT_FALSE(at(0).write_msr(0x80e, 0));           // DFR is not there
-  EXPECT_FALSE(at(0).write_msr(0x831, 0));           // nor the ICR's high half
+  EXPECT_FALSE(at(0).write_msr(0x80b, 1));  // EOI takes zero only
+  EXPECT_FALSE(at(0).write_msr(0x828, 1));  // ESR too
+  EXPECT_FALSE(at(0).write_msr(0x802, 0));  // ID
+  EXPECT_FALSE(at(0).write_msr(0x80d, 0));  // LDR
+  EXPECT_FALSE(at(0).write_msr(0x80e, 0));  // DFR is not there
+  EXPECT_FALSE(at(0).write_msr(0x831, 0));  // nor the ICR's high half
   EXPECT_FALSE(at(0).write_msr(0x808, 0x100));
   EXPECT_FALSE(at(0).write_msr(0x832, u64{1} << 32));
   EXPECT_FALSE(at(0).read_msr(0x80b, value));

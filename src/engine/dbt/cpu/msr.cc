@@ -1,4 +1,5 @@
-// Model-specific registers. What we do not know goes to the machine as an MsrExit, which decides between a value and #GP.
+// Model-specific registers. What we do not know goes to the machine as an MsrExit, which decides between a value and
+// #GP.
 #include "engine/dbt/cpu/msr.h"
 
 #include "engine/dbt/cpu/cpu.h"
@@ -10,69 +11,70 @@ namespace {
 constexpr u64 kMtrrEnable = 1u << 11, kMtrrFixedEnable = 1u << 10;
 constexpr unsigned kVariableMtrrs = 8;
 
-// The host that runs us carries the mitigations; the guest's own would only cost time. RDCL_NO, IBRS_ALL (else: retpolines),
-// SKIP_L1DFL_VMENTRY, SSB_NO, MDS_NO, PSCHANGE_MC_NO, TAA_NO, SBDR_SSDP_NO, FBSDP_NO, PSDP_NO, BHI_NO, PBRSB_NO, GDS_NO, RFDS_NO, ITS_NO.
-constexpr u64 kArchCapabilities = 1u << 0 | 1u << 1 | 1u << 3 | 1u << 4 | 1u << 5 | 1u << 6 | 1u << 8 | 1u << 13 | 1u << 14 |
-                                  1u << 15 | 1u << 20 | 1u << 24 | 1u << 26 | 1u << 27 | u64{1} << 62;
-constexpr u64 kHwcrTscFreqSel = 1u << 24;  // the TSC counts with the P0 frequency; read-only, and kernels complain without it
+// The host that runs us carries the mitigations; the guest's own would only cost time. RDCL_NO, IBRS_ALL (else:
+// retpolines), SKIP_L1DFL_VMENTRY, SSB_NO, MDS_NO, PSCHANGE_MC_NO, TAA_NO, SBDR_SSDP_NO, FBSDP_NO, PSDP_NO, BHI_NO,
+// PBRSB_NO, GDS_NO, RFDS_NO, ITS_NO.
+constexpr u64 kArchCapabilities = 1u << 0 | 1u << 1 | 1u << 3 | 1u << 4 | 1u << 5 | 1u << 6 | 1u << 8 | 1u << 13 |
+                                  1u << 14 | 1u << 15 | 1u << 20 | 1u << 24 | 1u << 26 | 1u << 27 | u64{1} << 62;
+constexpr u64 kHwcrTscFreqSel =
+    1u << 24;  // the TSC counts with the P0 frequency; read-only, and kernels complain without it
 
-// Registers of real processors that kernels read on the way and that have nothing behind them here: they read as `value` and
-// ignore writes.
+// Registers of real processors that kernels read on the way and that have nothing behind them here: they read as
+// `value` and ignore writes.
 struct Inert {
   u32 first, last;
   u64 value;
 };
 constexpr Inert kInertCommon[] = {
-    {0x79, 0x79, 0},                  // microcode update trigger
-    {0x8b, 0x8b, 0},                  // patch level
-    {0xe7, 0xe8, 0},                  // MPERF, APERF
-    {0x198, 0x199, 0},                // PERF_STATUS, PERF_CTL
-    {0x19a, 0x19c, 0},                // clock modulation, thermal
-    {0x1db, 0x1de, 0},                // last branch
+    {0x79, 0x79, 0},    // microcode update trigger
+    {0x8b, 0x8b, 0},    // patch level
+    {0xe7, 0xe8, 0},    // MPERF, APERF
+    {0x198, 0x199, 0},  // PERF_STATUS, PERF_CTL
+    {0x19a, 0x19c, 0},  // clock modulation, thermal
+    {0x1db, 0x1de, 0},  // last branch
 };
 constexpr Inert kInertIntel[] = {
-    {0x17, 0x17, 0},                  // platform ID
-    {0x2a, 0x2a, 0},                  // EBL_CR_POWERON
-    {0x34, 0x34, 0},                  // SMI count
-    {0xc1, 0xc8, 0},                  // PMCs
-    {0xcd, 0xcd, 0},                  // FSB frequency
-    {0xce, 0xce, 0},                  // platform info
-    {0x11e, 0x11e, 0},                // BBL_CR_CTL3
-    {0x140, 0x140, 0},                // MISC_FEATURES_ENABLES
-    {0x186, 0x18d, 0},                // PERFEVTSELs
-    {0x1a2, 0x1a2, 0},                // temperature target
-    {0x1a4, 0x1a4, 0},                // prefetch control
-    {0x1a6, 0x1a8, 0},                // offcore response, MISC_PWR_MGMT
-    {0x1ad, 0x1ad, 0},                // turbo ratios
-    {0x1b0, 0x1b0, 0},                // energy bias
-    {0x1c8, 0x1c9, 0},                // LBR
-    {0x1fc, 0x1fc, 0},                // POWER_CTL
-    {0x309, 0x30b, 0},                // fixed counters
-    {0x345, 0x345, 0},                // PERF_CAPABILITIES
-    {0x38d, 0x390, 0},                // global counter control
-    {0x4c1, 0x4c8, 0},                // wide PMCs
+    {0x17, 0x17, 0},    // platform ID
+    {0x2a, 0x2a, 0},    // EBL_CR_POWERON
+    {0x34, 0x34, 0},    // SMI count
+    {0xc1, 0xc8, 0},    // PMCs
+    {0xcd, 0xcd, 0},    // FSB frequency
+    {0xce, 0xce, 0},    // platform info
+    {0x11e, 0x11e, 0},  // BBL_CR_CTL3
+    {0x140, 0x140, 0},  // MISC_FEATURES_ENABLES
+    {0x186, 0x18d, 0},  // PERFEVTSELs
+    {0x1a2, 0x1a2, 0},  // temperature target
+    {0x1a4, 0x1a4, 0},  // prefetch control
+    {0x1a6, 0x1a8, 0},  // offcore response, MISC_PWR_MGMT
+    {0x1ad, 0x1ad, 0},  // turbo ratios
+    {0x1b0, 0x1b0, 0},  // energy bias
+    {0x1c8, 0x1c9, 0},  // LBR
+    {0x1fc, 0x1fc, 0},  // POWER_CTL
+    {0x309, 0x30b, 0},  // fixed counters
+    {0x345, 0x345, 0},  // PERF_CAPABILITIES
+    {0x38d, 0x390, 0},  // global counter control
+    {0x4c1, 0x4c8, 0},  // wide PMCs
     {0x606, 0x606, 0}, {0x611, 0x611, 0}, {0x619, 0x619, 0}, {0x639, 0x639, 0}, {0x641, 0x641, 0},  // RAPL
 };
 constexpr Inert kInertAmd[] = {
-    {0xc0000108, 0xc0000108, 0},      // prefetch control
-    {0xc0000300, 0xc0000303, 0},      // global counter control
-    {0xc0010000, 0xc0010007, 0},      // counters
-    {0xc001001a, 0xc001001a, 0},      // TOP_MEM
-    {0xc001001d, 0xc001001d, 0},      // TOP_MEM2
-    {0xc001001f, 0xc001001f, 0},      // NB_CFG
-    {0xc0010020, 0xc0010020, 0},      // patch loader
-    {0xc0010055, 0xc0010058, 0},      // interrupt pending, MMIO configuration
-    {0xc0010061, 0xc001006b, 0},      // P-states
-    {0xc0010074, 0xc0010074, 0},      // watchdog
-    {0xc0010114, 0xc0010114, 0x10},   // VM_CR: SVM disabled
-    {0xc0010117, 0xc0010117, 0},
-    {0xc0010140, 0xc0010141, 0},      // OSVW
-    {0xc0010200, 0xc001020b, 0},      // core counters
-    {0xc0010230, 0xc001023b, 0}, {0xc0010240, 0xc0010247, 0},  // L3, northbridge counters
-    {0xc0010292, 0xc0010293, 0}, {0xc0010299, 0xc001029b, 0},  // P-state and energy
-    {0xc0011004, 0xc0011005, 0},      // CPUID overrides
-    {0xc0011020, 0xc0011028, 0},      // LS_CFG and its neighbours
-    {0xc001102a, 0xc001102f, 0}, {0xc00110e3, 0xc00110e3, 0},
+    {0xc0000108, 0xc0000108, 0},                                  // prefetch control
+    {0xc0000300, 0xc0000303, 0},                                  // global counter control
+    {0xc0010000, 0xc0010007, 0},                                  // counters
+    {0xc001001a, 0xc001001a, 0},                                  // TOP_MEM
+    {0xc001001d, 0xc001001d, 0},                                  // TOP_MEM2
+    {0xc001001f, 0xc001001f, 0},                                  // NB_CFG
+    {0xc0010020, 0xc0010020, 0},                                  // patch loader
+    {0xc0010055, 0xc0010058, 0},                                  // interrupt pending, MMIO configuration
+    {0xc0010061, 0xc001006b, 0},                                  // P-states
+    {0xc0010074, 0xc0010074, 0},                                  // watchdog
+    {0xc0010114, 0xc0010114, 0x10},                               // VM_CR: SVM disabled
+    {0xc0010117, 0xc0010117, 0},    {0xc0010140, 0xc0010141, 0},  // OSVW
+    {0xc0010200, 0xc001020b, 0},                                  // core counters
+    {0xc0010230, 0xc001023b, 0},    {0xc0010240, 0xc0010247, 0},  // L3, northbridge counters
+    {0xc0010292, 0xc0010293, 0},    {0xc0010299, 0xc001029b, 0},  // P-state and energy
+    {0xc0011004, 0xc0011005, 0},                                  // CPUID overrides
+    {0xc0011020, 0xc0011028, 0},                                  // LS_CFG and its neighbours
+    {0xc001102a, 0xc001102f, 0},    {0xc00110e3, 0xc00110e3, 0},
 };
 
 const Inert* find(std::span<const Inert> table, u32 index) {
@@ -123,27 +125,48 @@ void Cpu::power_on_msrs() {
 // Registers that hold what was written to them.
 u64* Cpu::msr_slot(u32 number) {
   switch (number) {
-    case kMsrSysenterCs: return &s.sysenter_cs;
-    case kMsrSysenterEsp: return &s.sysenter_esp;
-    case kMsrSysenterEip: return &s.sysenter_eip;
-    case kMsrMiscEnable: return &s.misc_enable;
-    case kMsrDebugCtl: return &debug_ctl_;
-    case kMsrPat: return &s.pat;
-    case kMsrStar: return &s.star;
-    case kMsrLstar: return &s.lstar;
-    case kMsrCstar: return &s.cstar;
-    case kMsrSfmask: return &s.sfmask;
-    case kMsrFsBase: return &s.seg[kFs].base;
-    case kMsrGsBase: return &s.seg[kGs].base;
-    case kMsrKernelGsBase: return &s.kernel_gs_base;
-    case kMsrMcgStatus: return features.mca ? &mcg_status_ : nullptr;
-    case kMsrTscAux: return features.rdtscp ? &s.tsc_aux : nullptr;
-    case kMsrTscAdjust: return features.tsc_adjust ? &s.tsc_adjust : nullptr;
-    case kMsrSpecCtrl: return features.spec_ctrl ? &s.spec_ctrl : nullptr;
-    case kMsrXss: return features.xsaves ? &s.xss : nullptr;
-    case kMsrSyscfg: return features.amd ? &syscfg_ : nullptr;
-    case kMsrHwcr: return features.amd ? &hwcr_ : nullptr;
-    default: return nullptr;
+    case kMsrSysenterCs:
+      return &s.sysenter_cs;
+    case kMsrSysenterEsp:
+      return &s.sysenter_esp;
+    case kMsrSysenterEip:
+      return &s.sysenter_eip;
+    case kMsrMiscEnable:
+      return &s.misc_enable;
+    case kMsrDebugCtl:
+      return &debug_ctl_;
+    case kMsrPat:
+      return &s.pat;
+    case kMsrStar:
+      return &s.star;
+    case kMsrLstar:
+      return &s.lstar;
+    case kMsrCstar:
+      return &s.cstar;
+    case kMsrSfmask:
+      return &s.sfmask;
+    case kMsrFsBase:
+      return &s.seg[kFs].base;
+    case kMsrGsBase:
+      return &s.seg[kGs].base;
+    case kMsrKernelGsBase:
+      return &s.kernel_gs_base;
+    case kMsrMcgStatus:
+      return features.mca ? &mcg_status_ : nullptr;
+    case kMsrTscAux:
+      return features.rdtscp ? &s.tsc_aux : nullptr;
+    case kMsrTscAdjust:
+      return features.tsc_adjust ? &s.tsc_adjust : nullptr;
+    case kMsrSpecCtrl:
+      return features.spec_ctrl ? &s.spec_ctrl : nullptr;
+    case kMsrXss:
+      return features.xsaves ? &s.xss : nullptr;
+    case kMsrSyscfg:
+      return features.amd ? &syscfg_ : nullptr;
+    case kMsrHwcr:
+      return features.amd ? &hwcr_ : nullptr;
+    default:
+      return nullptr;
   }
 }
 
@@ -196,8 +219,10 @@ u64 Cpu::read_msr(u32 number) {
   if (const u64* slot = msr_slot(number)) return *slot;
   if (read_mtrr(number, value)) return value;
   switch (number) {
-    case kMsrTsc: return read_tsc();
-    case kMsrEfer: return s.efer;
+    case kMsrTsc:
+      return read_tsc();
+    case kMsrEfer:
+      return s.efer;
     case kMsrFeatureControl:
       if (!features.amd) return 1;  // locked, VMX off
       break;
@@ -210,8 +235,11 @@ u64 Cpu::read_msr(u32 number) {
     case kMsrMcgCap:
       if (features.mca) return 0;  // no banks
       break;
-    case kMsrPredCmd: case kMsrFlushCmd: raise(kGp, 0);  // write only
-    default: break;
+    case kMsrPredCmd:
+    case kMsrFlushCmd:
+      raise(kGp, 0);  // write only
+    default:
+      break;
   }
   if (const Inert* inert = find_inert(number, features.amd)) return inert->value;
   return unknown_msr_read(number);
@@ -234,24 +262,40 @@ void Cpu::write_msr(u32 number, u64 value) {
   unknown_msr_write(number, value);
 }
 
-// Raises for a value that the register cannot hold. True when the write is done; false: it is for whoever holds the register.
+// Raises for a value that the register cannot hold. True when the write is done; false: it is for whoever holds the
+// register.
 bool Cpu::check_msr_write(u32 number, u64 value) {
   const auto require = [this](bool condition) {
     if (!condition) raise(kGp, 0);
   };
   switch (number) {
-    case kMsrTsc: write_tsc(value); return true;
-    case kMsrEfer: write_efer(value); return true;
+    case kMsrTsc:
+      write_tsc(value);
+      return true;
+    case kMsrEfer:
+      write_efer(value);
+      return true;
     case kMsrTscAdjust:
       if (!features.tsc_adjust) return false;
       s.tsc_offset += value - s.tsc_adjust;
       s.tsc_adjust = value;
       lapic->tsc_offset_changed();
       return true;
-    case kMsrLstar: case kMsrCstar: case kMsrFsBase: case kMsrGsBase: case kMsrKernelGsBase: case kMsrSysenterEsp:
-    case kMsrSysenterEip: require(canonical(value)); return false;
-    case kMsrPat: require(valid_pat(value)); return false;
-    case kMsrSpecCtrl: require(!features.spec_ctrl || (value & ~u64{0x407}) == 0); return false;  // IBRS STIBP SSBD, BHI_DIS_S
+    case kMsrLstar:
+    case kMsrCstar:
+    case kMsrFsBase:
+    case kMsrGsBase:
+    case kMsrKernelGsBase:
+    case kMsrSysenterEsp:
+    case kMsrSysenterEip:
+      require(canonical(value));
+      return false;
+    case kMsrPat:
+      require(valid_pat(value));
+      return false;
+    case kMsrSpecCtrl:
+      require(!features.spec_ctrl || (value & ~u64{0x407}) == 0);
+      return false;  // IBRS STIBP SSBD, BHI_DIS_S
     case kMsrPredCmd:
       if (!features.pred_cmd) return false;
       require((value & ~u64{0x81}) == 0);
@@ -260,15 +304,31 @@ bool Cpu::check_msr_write(u32 number, u64 value) {
       if (!features.flush_cmd) return false;
       require((value & ~u64{1}) == 0);
       return true;
-    case kMsrTscAux: require((value >> 32) == 0); return false;
-    case kMsrXss: require(!features.xsaves || value == 0); return false;
-    case kMsrDebugCtl: require((value & ~u64{0x5fff}) == 0); return false;
-    case kMsrMcgStatus: require(!features.mca || value == 0); return false;
-    case kMsrFeatureControl: require(features.amd); return false;
-    case kMsrArchCapabilities: require(!features.arch_capabilities); return false;
-    case kMsrMcgCap: require(!features.mca); return false;
-    case kMsrDeCfg: return features.amd;
-    default: return false;
+    case kMsrTscAux:
+      require((value >> 32) == 0);
+      return false;
+    case kMsrXss:
+      require(!features.xsaves || value == 0);
+      return false;
+    case kMsrDebugCtl:
+      require((value & ~u64{0x5fff}) == 0);
+      return false;
+    case kMsrMcgStatus:
+      require(!features.mca || value == 0);
+      return false;
+    case kMsrFeatureControl:
+      require(features.amd);
+      return false;
+    case kMsrArchCapabilities:
+      require(!features.arch_capabilities);
+      return false;
+    case kMsrMcgCap:
+      require(!features.mca);
+      return false;
+    case kMsrDeCfg:
+      return features.amd;
+    default:
+      return false;
   }
 }
 

@@ -72,7 +72,8 @@ Descriptor Cpu::read_system_descriptor(u16 selector, Vector vector) {
   const u64 limit = (selector & 4) ? s.ldtr.limit : s.gdtr.limit;
   if ((selector & 0xfff8u) + u64{15} > limit) raise(vector, error_of(selector) | ext_);
   d.high = load_system(d.address + 8, 8);
-  if (bits(d.high, 44, 40) != 0) raise(vector, error_of(selector) | ext_);  // the second half must not pass for a descriptor
+  if (bits(d.high, 44, 40) != 0)
+    raise(vector, error_of(selector) | ext_);  // the second half must not pass for a descriptor
   d.high &= 0xffffffff;
   return d;
 }

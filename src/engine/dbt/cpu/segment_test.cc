@@ -23,13 +23,11 @@ TEST_F(SegmentTest, DataLoadsByDescriptorAndPrivilege) {
     unsigned access, cpl, rpl;
     int vector;  // -1: fine
   };
-  const Row rows[] = {
-      {0x92, 0, 0, -1}, {0x92, 0, 3, kGp}, {0x92, 3, 0, kGp}, {0xf2, 3, 3, -1}, {0xf2, 0, 3, -1}, {0xd2, 2, 1, -1},
-      {0xd2, 3, 0, kGp}, {0xd2, 1, 3, kGp}, {0x90, 0, 0, -1},
-      {0x98, 0, 0, kGp},                      // execute-only code
-      {0x9a, 0, 0, -1}, {0x9a, 3, 3, kGp},
-      {0x9e, 3, 3, -1},                       // conforming code asks nothing
-      {0x12, 0, 0, kNp}, {0x82, 0, 0, kGp}, {0x00, 0, 0, kGp}};
+  const Row rows[] = {{0x92, 0, 0, -1},  {0x92, 0, 3, kGp}, {0x92, 3, 0, kGp}, {0xf2, 3, 3, -1},
+                      {0xf2, 0, 3, -1},  {0xd2, 2, 1, -1},  {0xd2, 3, 0, kGp}, {0xd2, 1, 3, kGp},
+                      {0x90, 0, 0, -1},  {0x98, 0, 0, kGp},                    // execute-only code
+                      {0x9a, 0, 0, -1},  {0x9a, 3, 3, kGp}, {0x9e, 3, 3, -1},  // conforming code asks nothing
+                      {0x12, 0, 0, kNp}, {0x82, 0, 0, kGp}, {0x00, 0, 0, kGp}};
   for (const Row& row : rows) {
     SCOPED_TRACE(&row - rows);
     guest.set_gdt(G::kFree, G::descriptor(row.access, 0xc, 0x12345678, 0x100));
@@ -118,10 +116,13 @@ TEST_F(SegmentTest, LimitsAndTypes) {
   EXPECT_FALSE(fault(0, 1, Access::kRead));
   es.attributes = 0x499;
   EXPECT_TRUE(fault(0, 1, Access::kRead));
-  EXPECT_EQ(guest.attempt([&] {
-              s().seg[kSs].limit = 10;
-              cpu().linear(kSs, 10, 2, Access::kRead);
-            })->vector, kSsFault);
+  EXPECT_EQ(guest
+                .attempt([&] {
+                  s().seg[kSs].limit = 10;
+                  cpu().linear(kSs, 10, 2, Access::kRead);
+                })
+                ->vector,
+            kSsFault);
 }
 
 TEST_F(SegmentTest, FarTransfersThroughACallGateCopyParameters) {

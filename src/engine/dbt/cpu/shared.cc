@@ -42,8 +42,8 @@ std::atomic<u8>& SharedState::code_mask(u64 gpa) {
 
 void SharedState::before_callout(unsigned index) { cpus[index]->spill_fpu(); }
 
-// A write that went straight to a page which meanwhile became somebody's code is found when its vCPU drops the TLB entry. That
-// must be before it tells anybody, by an interrupt, that the new code is there.
+// A write that went straight to a page which meanwhile became somebody's code is found when its vCPU drops the TLB
+// entry. That must be before it tells anybody, by an interrupt, that the new code is there.
 void SharedState::before_ipi(unsigned index) {
   Cpu& self = *cpus[index];
   if (self.s.pending.load(std::memory_order_acquire) & kPendingInvalidate) take_requests(self);
@@ -54,13 +54,12 @@ void SharedState::mark_code_page(Cpu& self, u64 gpa_page) {
   if (before != 0) return;  // everybody was told
   self.flush_tlb_write_entries_for(gpa_page);
   for (const auto& cpu : cpus)
-    if (cpu.get() != &self)
-      post(cpu->index, {CodeRequest::Kind::kDropWrites, gpa_page, static_cast<u8>(self.index)});
+    if (cpu.get() != &self) post(cpu->index, {CodeRequest::Kind::kDropWrites, gpa_page, static_cast<u8>(self.index)});
 }
 
-// The fence orders the caller's write before the look at the mask; a translator sets its bit before it reads the code. So
-// either it sees the new bytes, or we see its bit. The bits go at once, so that a page written word by word is posted once;
-// what the holders translate before they take the request is dropped with the rest.
+// The fence orders the caller's write before the look at the mask; a translator sets its bit before it reads the code.
+// So either it sees the new bytes, or we see its bit. The bits go at once, so that a page written word by word is
+// posted once; what the holders translate before they take the request is dropped with the rest.
 void SharedState::code_page_written(Cpu& self, u64 gpa_page) {
   std::atomic_thread_fence(std::memory_order_seq_cst);
   std::atomic<u8>& mask = code_mask(gpa_page);
@@ -79,7 +78,8 @@ void SharedState::written(Gpa at, u64 length) {
     if (mask.load(std::memory_order_seq_cst) == 0) continue;
     const u8 holders = mask.exchange(0, std::memory_order_seq_cst);
     for (const auto& cpu : cpus)
-      if (holders & mask_of(*cpu)) post(cpu->index, {CodeRequest::Kind::kInvalidate, page, static_cast<u8>(cpu->index)});
+      if (holders & mask_of(*cpu))
+        post(cpu->index, {CodeRequest::Kind::kInvalidate, page, static_cast<u8>(cpu->index)});
   }
 }
 

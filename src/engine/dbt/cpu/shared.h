@@ -39,7 +39,8 @@ class SharedState final : public LapicBus, public WriteObserver {
   std::atomic<u8>& code_mask(u64 gpa);
   // vCPU `self` is about to translate code from this page: marks it and makes every vCPU stop writing to it directly.
   void mark_code_page(Cpu& self, u64 gpa_page);
-  // vCPU `self` is about to write to (or has written) a page that has code: drops its own and asks the others to drop theirs.
+  // vCPU `self` is about to write to (or has written) a page that has code: drops its own and asks the others to drop
+  // theirs.
   void code_page_written(Cpu& self, u64 gpa_page);
   // A device wrote to RAM: the same for every vCPU that has code there. Any thread.
   void written(Gpa at, u64 length) override;

@@ -1,4 +1,5 @@
-// A stack being pushed to or popped from while RSP stays as it was: nothing is committed until the whole transfer has worked.
+// A stack being pushed to or popped from while RSP stays as it was: nothing is committed until the whole transfer has
+// worked.
 #pragma once
 #include "engine/dbt/cpu/cpu.h"
 

@@ -3,7 +3,8 @@
 
 namespace bulkhead::engine::dbt {
 
-// #UD for wrong modes is also ours: Intel's SYSCALL exists in 64-bit mode only, AMD's in compatibility and protected mode too.
+// #UD for wrong modes is also ours: Intel's SYSCALL exists in 64-bit mode only, AMD's in compatibility and protected
+// mode too.
 void Cpu::syscall(u64 return_rip) {
   const bool from_64 = code_size() == CodeSize::k64;
   if (!(s.efer & kEferSce) || !protected_mode() || (!from_64 && !features.amd)) raise(kUd);

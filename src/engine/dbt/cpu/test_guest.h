@@ -29,7 +29,7 @@ inline CpuModel test_model(bool amd = false) {
 
 struct TestGuest {
   static constexpr u64 kRam = 16_MiB;
-  static constexpr u64 kTables = 0x10000;   // page tables: PML4, then as many pages as map() needs
+  static constexpr u64 kTables = 0x10000;  // page tables: PML4, then as many pages as map() needs
   static constexpr u64 kGdt = 0x1000, kIdt = 0x2000, kTss = 0x4000, kTss2 = 0x5000, kStack = 0x8000;
   static constexpr u16 kCode64 = 0x08, kData = 0x10, kCode32 = 0x18, kUserData = 0x2b, kUserCode64 = 0x33,
                        kUserCode32 = 0x23, kTssSelector = 0x40, kTss2Selector = 0x50, kFree = 0x60;
@@ -82,16 +82,16 @@ struct TestGuest {
 
   // ---- descriptors
   static u64 descriptor(unsigned access, unsigned flags, u64 base = 0, u64 limit = 0xfffff) {
-    return (limit & 0xffff) | (base & 0xffffff) << 16 | u64{access} << 40 | (limit >> 16 & 0xf) << 48 | u64{flags} << 52 |
-           (base >> 24 & 0xff) << 56;
+    return (limit & 0xffff) | (base & 0xffffff) << 16 | u64{access} << 40 | (limit >> 16 & 0xf) << 48 |
+           u64{flags} << 52 | (base >> 24 & 0xff) << 56;
   }
   void set_gdt(u16 selector, u64 low, u64 high = 0) {
     poke(kGdt + (selector & ~7u), low);
     if (high != 0) poke(kGdt + (selector & ~7u) + 8, high);
   }
   void gate64(unsigned vector, u64 offset, unsigned access = 0x8e, u16 selector = kCode64, unsigned ist = 0) {
-    poke(kIdt + 16 * vector, (offset & 0xffff) | u64{selector} << 16 | u64{ist} << 32 | u64{access} << 40 |
-                                 (offset >> 16 & 0xffff) << 48);
+    poke(kIdt + 16 * vector,
+         (offset & 0xffff) | u64{selector} << 16 | u64{ist} << 32 | u64{access} << 40 | (offset >> 16 & 0xffff) << 48);
     poke(kIdt + 16 * vector + 8, offset >> 32);
   }
   void gate32(unsigned vector, u32 offset, unsigned access = 0x8e, u16 selector = kCode32) {

@@ -163,8 +163,8 @@ void Cpu::drop_inner_data_segments() {
   }
 }
 
-// Everything but flags of a return with a new stack: to an outer ring, or any IRET from 64-bit mode. `extra`: bytes that RET n
-// releases on the outer stack too.
+// Everything but flags of a return with a new stack: to an outer ring, or any IRET from 64-bit mode. `extra`: bytes
+// that RET n releases on the outer stack too.
 void Cpu::return_outer(Descriptor& code, u16 cs, u64 rip, u16 ss, u64 rsp, u64 extra) {
   const unsigned rpl = rpl_of(cs);
   const bool to_64 = long_mode() && code.long_mode();

@@ -19,8 +19,10 @@ bool ends_block(InsnKind kind) {
     case InsnKind::kCall:
     case InsnKind::kCallIndirect:
     case InsnKind::kRet:
-    case InsnKind::kInterpretEnd: return true;
-    default: return false;
+    case InsnKind::kInterpretEnd:
+      return true;
+    default:
+      return false;
   }
 }
 
@@ -34,8 +36,8 @@ BlockBuilder::BlockBuilder(Cpu& cpu, CodeCache& cache, CodeWriter& writer, const
 
 Block* BlockBuilder::build(const BlockRequest& request) {
   request_ = request;
-  full_ = w_.getSize() + kRoomForBlock > cache_.memory().size() ||
-          !cache_.has_room_for_descriptions(kRoomForDescription);
+  full_ =
+      w_.getSize() + kRoomForBlock > cache_.memory().size() || !cache_.has_room_for_descriptions(kRoomForDescription);
   if (full_) return nullptr;
   items_.clear();
   marks_.clear();
@@ -207,26 +209,55 @@ u32 BlockBuilder::live_at(u64 rip) {
 void BlockBuilder::emit(const Item& item) {
   mark(item);
   switch (item.kind) {
-    case InsnKind::kNative: emit_native(item); break;
-    case InsnKind::kNothing: break;
-    case InsnKind::kLea: emit_lea(item); break;
-    case InsnKind::kBitMemory: emit_bit_memory(item); break;
-    case InsnKind::kPush: emit_push(item); break;
-    case InsnKind::kPop: emit_pop(item); break;
-    case InsnKind::kLeave: emit_leave(item); break;
+    case InsnKind::kNative:
+      emit_native(item);
+      break;
+    case InsnKind::kNothing:
+      break;
+    case InsnKind::kLea:
+      emit_lea(item);
+      break;
+    case InsnKind::kBitMemory:
+      emit_bit_memory(item);
+      break;
+    case InsnKind::kPush:
+      emit_push(item);
+      break;
+    case InsnKind::kPop:
+      emit_pop(item);
+      break;
+    case InsnKind::kLeave:
+      emit_leave(item);
+      break;
     case InsnKind::kJump:
       keep_flags(item.live_after);
       jump_to(branch_target(item.insn, item.rip));
       ended_ = true;
       break;
-    case InsnKind::kJumpIndirect: emit_jump_indirect(item); break;
-    case InsnKind::kJcc: emit_jcc(item); break;
-    case InsnKind::kJrcxz: emit_jrcxz(item); break;
-    case InsnKind::kCall: emit_call(item); break;
-    case InsnKind::kCallIndirect: emit_call_indirect(item); break;
-    case InsnKind::kRet: emit_ret(item); break;
-    case InsnKind::kCli: emit_cli(item); break;
-    case InsnKind::kInterpret: emit_interpret(item); break;
+    case InsnKind::kJumpIndirect:
+      emit_jump_indirect(item);
+      break;
+    case InsnKind::kJcc:
+      emit_jcc(item);
+      break;
+    case InsnKind::kJrcxz:
+      emit_jrcxz(item);
+      break;
+    case InsnKind::kCall:
+      emit_call(item);
+      break;
+    case InsnKind::kCallIndirect:
+      emit_call_indirect(item);
+      break;
+    case InsnKind::kRet:
+      emit_ret(item);
+      break;
+    case InsnKind::kCli:
+      emit_cli(item);
+      break;
+    case InsnKind::kInterpret:
+      emit_interpret(item);
+      break;
     case InsnKind::kInterpretEnd:
       emit_interpret(item);
       // An instruction that did not change anything after all (a LOOP not taken, say) goes on behind itself.

@@ -23,7 +23,8 @@ class BlockBuilder {
  public:
   BlockBuilder(Cpu& cpu, CodeCache& cache, CodeWriter& writer, const Thunks& thunks, std::ptrdiff_t to_executable);
 
-  // nullptr: this instruction is for the interpreter (undecodable here, or across an unreadable page), or there is no room (`full()`).
+  // nullptr: this instruction is for the interpreter (undecodable here, or across an unreadable page), or there is no
+  // room (`full()`).
   Block* build(const BlockRequest& request);
   bool full() const { return full_; }
   unsigned instruction_count() const { return static_cast<unsigned>(items_.size()); }  // of the last block
@@ -44,8 +45,8 @@ class BlockBuilder {
   struct Cold {
     enum class Kind : u8 { kMiss, kSideExit, kStub } kind;
     Xbyak::Label from, back;
-    u32 what = 0;          // kMiss: size | write << 8 | offset << 16
-    u64 target = 0;        // kSideExit
+    u32 what = 0;    // kMiss: size | write << 8 | offset << 16
+    u64 target = 0;  // kSideExit
     bool save_flags = false;
     Link* link = nullptr;  // kStub
     u8* patch = nullptr;   // instead of `from`: behind a rel32 that shall lead here
@@ -54,7 +55,7 @@ class BlockBuilder {
   bool decode_block(const BlockRequest& request);
   bool decode_across_pages(const BlockRequest& request);
   void find_live_flags();
-  u32 live_at(u64 rip);            // flags that code at `rip` may read before it writes them
+  u32 live_at(u64 rip);  // flags that code at `rip` may read before it writes them
   const u8* code_bytes(u64 rip, unsigned& available);
 
   void emit(const Item& item);
@@ -75,15 +76,15 @@ class BlockBuilder {
 
   // ---- pieces
   void address_to_r8(const Insn& insn, u64 next_rip, bool with_segment);
-  void tlb_r8(unsigned size, bool write, const Item& item);   // linear R8 -> host R8; uses R9, R10 and flags
+  void tlb_r8(unsigned size, bool write, const Item& item);  // linear R8 -> host R8; uses R9, R10 and flags
   void push_value_register(const Item& item, int host_register);
-  void jump_to_r8();                                          // indirect, guest target in R8; flags saved already
-  void jump_to(u64 target);                                   // direct; ends the code path; flags saved already
-  Link* link_at(u8* site_end, u64 target);                    // the rel32 that ends there
+  void jump_to_r8();                        // indirect, guest target in R8; flags saved already
+  void jump_to(u64 target);                 // direct; ends the code path; flags saved already
+  Link* link_at(u8* site_end, u64 target);  // the rel32 that ends there
   void stub(const Cold& cold);
   const void* thunk(const u8* executable) const { return executable - to_executable_; }  // as the writer names it
   bool can_link(u64 target) const;
-  void register_to(int host, unsigned guest);                 // host <- guest
+  void register_to(int host, unsigned guest);  // host <- guest
   void load_guest(int host, unsigned guest) { register_to(host, guest); }
   void store_guest(unsigned guest, int host);
   void write_host_code(const HostCode& code);
@@ -91,8 +92,8 @@ class BlockBuilder {
   void emit_cold();
 
   // ---- where the flags are
-  void save_flags();      // host -> jit_flags; uses R10
-  void restore_flags();   // jit_flags -> host; uses R10
+  void save_flags();           // host -> jit_flags; uses R10
+  void restore_flags();        // jit_flags -> host; uses R10
   void keep_flags(u32 live) {  // before something that destroys the host's
     if (live != 0 && !flags_in_memory_) save_flags();
   }

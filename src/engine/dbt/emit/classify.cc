@@ -26,35 +26,35 @@ class KindTable {
   }
   void native_integer() {
     set(InsnKind::kNative,
-        {ZYDIS_MNEMONIC_MOV,    ZYDIS_MNEMONIC_MOVZX,  ZYDIS_MNEMONIC_MOVSX,     ZYDIS_MNEMONIC_MOVSXD,
-         ZYDIS_MNEMONIC_ADD,    ZYDIS_MNEMONIC_ADC,    ZYDIS_MNEMONIC_SUB,       ZYDIS_MNEMONIC_SBB,
-         ZYDIS_MNEMONIC_AND,    ZYDIS_MNEMONIC_OR,     ZYDIS_MNEMONIC_XOR,       ZYDIS_MNEMONIC_CMP,
-         ZYDIS_MNEMONIC_TEST,   ZYDIS_MNEMONIC_INC,    ZYDIS_MNEMONIC_DEC,       ZYDIS_MNEMONIC_NEG,
-         ZYDIS_MNEMONIC_NOT,    ZYDIS_MNEMONIC_IMUL,   ZYDIS_MNEMONIC_MUL,       ZYDIS_MNEMONIC_DIV,
-         ZYDIS_MNEMONIC_IDIV,   ZYDIS_MNEMONIC_SHL,    ZYDIS_MNEMONIC_SHR,       ZYDIS_MNEMONIC_SAR,
-         ZYDIS_MNEMONIC_ROL,    ZYDIS_MNEMONIC_ROR,    ZYDIS_MNEMONIC_RCL,       ZYDIS_MNEMONIC_RCR,
-         ZYDIS_MNEMONIC_SHLD,   ZYDIS_MNEMONIC_SHRD,   ZYDIS_MNEMONIC_BSWAP,     ZYDIS_MNEMONIC_BSF,
-         ZYDIS_MNEMONIC_BSR,    ZYDIS_MNEMONIC_TZCNT,  ZYDIS_MNEMONIC_LZCNT,     ZYDIS_MNEMONIC_POPCNT,
-         ZYDIS_MNEMONIC_BT,     ZYDIS_MNEMONIC_BTS,    ZYDIS_MNEMONIC_BTR,       ZYDIS_MNEMONIC_BTC,
-         ZYDIS_MNEMONIC_XCHG,   ZYDIS_MNEMONIC_XADD,   ZYDIS_MNEMONIC_CMPXCHG,   ZYDIS_MNEMONIC_CMPXCHG8B,
-         ZYDIS_MNEMONIC_CMPXCHG16B, ZYDIS_MNEMONIC_CBW, ZYDIS_MNEMONIC_CWDE,     ZYDIS_MNEMONIC_CDQE,
-         ZYDIS_MNEMONIC_CWD,    ZYDIS_MNEMONIC_CDQ,    ZYDIS_MNEMONIC_CQO,       ZYDIS_MNEMONIC_MOVBE,
-         ZYDIS_MNEMONIC_CRC32,  ZYDIS_MNEMONIC_ADCX,   ZYDIS_MNEMONIC_ADOX,      ZYDIS_MNEMONIC_ANDN,
-         ZYDIS_MNEMONIC_BEXTR,  ZYDIS_MNEMONIC_BLSI,   ZYDIS_MNEMONIC_BLSMSK,    ZYDIS_MNEMONIC_BLSR,
-         ZYDIS_MNEMONIC_BZHI,   ZYDIS_MNEMONIC_MULX,   ZYDIS_MNEMONIC_PDEP,      ZYDIS_MNEMONIC_PEXT,
-         ZYDIS_MNEMONIC_RORX,   ZYDIS_MNEMONIC_SARX,   ZYDIS_MNEMONIC_SHLX,      ZYDIS_MNEMONIC_SHRX,
-         ZYDIS_MNEMONIC_MOVNTI, ZYDIS_MNEMONIC_LAHF,   ZYDIS_MNEMONIC_SAHF,      ZYDIS_MNEMONIC_CLC,
-         ZYDIS_MNEMONIC_STC,    ZYDIS_MNEMONIC_CMC,    ZYDIS_MNEMONIC_LFENCE,    ZYDIS_MNEMONIC_MFENCE,
+        {ZYDIS_MNEMONIC_MOV,        ZYDIS_MNEMONIC_MOVZX, ZYDIS_MNEMONIC_MOVSX,   ZYDIS_MNEMONIC_MOVSXD,
+         ZYDIS_MNEMONIC_ADD,        ZYDIS_MNEMONIC_ADC,   ZYDIS_MNEMONIC_SUB,     ZYDIS_MNEMONIC_SBB,
+         ZYDIS_MNEMONIC_AND,        ZYDIS_MNEMONIC_OR,    ZYDIS_MNEMONIC_XOR,     ZYDIS_MNEMONIC_CMP,
+         ZYDIS_MNEMONIC_TEST,       ZYDIS_MNEMONIC_INC,   ZYDIS_MNEMONIC_DEC,     ZYDIS_MNEMONIC_NEG,
+         ZYDIS_MNEMONIC_NOT,        ZYDIS_MNEMONIC_IMUL,  ZYDIS_MNEMONIC_MUL,     ZYDIS_MNEMONIC_DIV,
+         ZYDIS_MNEMONIC_IDIV,       ZYDIS_MNEMONIC_SHL,   ZYDIS_MNEMONIC_SHR,     ZYDIS_MNEMONIC_SAR,
+         ZYDIS_MNEMONIC_ROL,        ZYDIS_MNEMONIC_ROR,   ZYDIS_MNEMONIC_RCL,     ZYDIS_MNEMONIC_RCR,
+         ZYDIS_MNEMONIC_SHLD,       ZYDIS_MNEMONIC_SHRD,  ZYDIS_MNEMONIC_BSWAP,   ZYDIS_MNEMONIC_BSF,
+         ZYDIS_MNEMONIC_BSR,        ZYDIS_MNEMONIC_TZCNT, ZYDIS_MNEMONIC_LZCNT,   ZYDIS_MNEMONIC_POPCNT,
+         ZYDIS_MNEMONIC_BT,         ZYDIS_MNEMONIC_BTS,   ZYDIS_MNEMONIC_BTR,     ZYDIS_MNEMONIC_BTC,
+         ZYDIS_MNEMONIC_XCHG,       ZYDIS_MNEMONIC_XADD,  ZYDIS_MNEMONIC_CMPXCHG, ZYDIS_MNEMONIC_CMPXCHG8B,
+         ZYDIS_MNEMONIC_CMPXCHG16B, ZYDIS_MNEMONIC_CBW,   ZYDIS_MNEMONIC_CWDE,    ZYDIS_MNEMONIC_CDQE,
+         ZYDIS_MNEMONIC_CWD,        ZYDIS_MNEMONIC_CDQ,   ZYDIS_MNEMONIC_CQO,     ZYDIS_MNEMONIC_MOVBE,
+         ZYDIS_MNEMONIC_CRC32,      ZYDIS_MNEMONIC_ADCX,  ZYDIS_MNEMONIC_ADOX,    ZYDIS_MNEMONIC_ANDN,
+         ZYDIS_MNEMONIC_BEXTR,      ZYDIS_MNEMONIC_BLSI,  ZYDIS_MNEMONIC_BLSMSK,  ZYDIS_MNEMONIC_BLSR,
+         ZYDIS_MNEMONIC_BZHI,       ZYDIS_MNEMONIC_MULX,  ZYDIS_MNEMONIC_PDEP,    ZYDIS_MNEMONIC_PEXT,
+         ZYDIS_MNEMONIC_RORX,       ZYDIS_MNEMONIC_SARX,  ZYDIS_MNEMONIC_SHLX,    ZYDIS_MNEMONIC_SHRX,
+         ZYDIS_MNEMONIC_MOVNTI,     ZYDIS_MNEMONIC_LAHF,  ZYDIS_MNEMONIC_SAHF,    ZYDIS_MNEMONIC_CLC,
+         ZYDIS_MNEMONIC_STC,        ZYDIS_MNEMONIC_CMC,   ZYDIS_MNEMONIC_LFENCE,  ZYDIS_MNEMONIC_MFENCE,
          ZYDIS_MNEMONIC_SFENCE});  // PAUSE is the interpreter's, which yields to whoever is waited for
     for (const ZydisMnemonic mnemonic :
-         {ZYDIS_MNEMONIC_CMOVB,  ZYDIS_MNEMONIC_CMOVBE, ZYDIS_MNEMONIC_CMOVL,  ZYDIS_MNEMONIC_CMOVLE,
+         {ZYDIS_MNEMONIC_CMOVB,  ZYDIS_MNEMONIC_CMOVBE,  ZYDIS_MNEMONIC_CMOVL,  ZYDIS_MNEMONIC_CMOVLE,
           ZYDIS_MNEMONIC_CMOVNB, ZYDIS_MNEMONIC_CMOVNBE, ZYDIS_MNEMONIC_CMOVNL, ZYDIS_MNEMONIC_CMOVNLE,
-          ZYDIS_MNEMONIC_CMOVNO, ZYDIS_MNEMONIC_CMOVNP, ZYDIS_MNEMONIC_CMOVNS, ZYDIS_MNEMONIC_CMOVNZ,
-          ZYDIS_MNEMONIC_CMOVO,  ZYDIS_MNEMONIC_CMOVP,  ZYDIS_MNEMONIC_CMOVS,  ZYDIS_MNEMONIC_CMOVZ,
-          ZYDIS_MNEMONIC_SETB,   ZYDIS_MNEMONIC_SETBE,  ZYDIS_MNEMONIC_SETL,   ZYDIS_MNEMONIC_SETLE,
-          ZYDIS_MNEMONIC_SETNB,  ZYDIS_MNEMONIC_SETNBE, ZYDIS_MNEMONIC_SETNL,  ZYDIS_MNEMONIC_SETNLE,
-          ZYDIS_MNEMONIC_SETNO,  ZYDIS_MNEMONIC_SETNP,  ZYDIS_MNEMONIC_SETNS,  ZYDIS_MNEMONIC_SETNZ,
-          ZYDIS_MNEMONIC_SETO,   ZYDIS_MNEMONIC_SETP,   ZYDIS_MNEMONIC_SETS,   ZYDIS_MNEMONIC_SETZ})
+          ZYDIS_MNEMONIC_CMOVNO, ZYDIS_MNEMONIC_CMOVNP,  ZYDIS_MNEMONIC_CMOVNS, ZYDIS_MNEMONIC_CMOVNZ,
+          ZYDIS_MNEMONIC_CMOVO,  ZYDIS_MNEMONIC_CMOVP,   ZYDIS_MNEMONIC_CMOVS,  ZYDIS_MNEMONIC_CMOVZ,
+          ZYDIS_MNEMONIC_SETB,   ZYDIS_MNEMONIC_SETBE,   ZYDIS_MNEMONIC_SETL,   ZYDIS_MNEMONIC_SETLE,
+          ZYDIS_MNEMONIC_SETNB,  ZYDIS_MNEMONIC_SETNBE,  ZYDIS_MNEMONIC_SETNL,  ZYDIS_MNEMONIC_SETNLE,
+          ZYDIS_MNEMONIC_SETNO,  ZYDIS_MNEMONIC_SETNP,   ZYDIS_MNEMONIC_SETNS,  ZYDIS_MNEMONIC_SETNZ,
+          ZYDIS_MNEMONIC_SETO,   ZYDIS_MNEMONIC_SETP,    ZYDIS_MNEMONIC_SETS,   ZYDIS_MNEMONIC_SETZ})
       kinds_[mnemonic] = InsnKind::kNative;
   }
   void special() {
@@ -77,13 +77,14 @@ class KindTable {
   }
   void ends() {
     set(InsnKind::kInterpretEnd,
-        {ZYDIS_MNEMONIC_IRET, ZYDIS_MNEMONIC_IRETD, ZYDIS_MNEMONIC_IRETQ, ZYDIS_MNEMONIC_SYSCALL,
+        {ZYDIS_MNEMONIC_IRET,   ZYDIS_MNEMONIC_IRETD,    ZYDIS_MNEMONIC_IRETQ,   ZYDIS_MNEMONIC_SYSCALL,
          ZYDIS_MNEMONIC_SYSRET, ZYDIS_MNEMONIC_SYSENTER, ZYDIS_MNEMONIC_SYSEXIT, ZYDIS_MNEMONIC_INT,
-         ZYDIS_MNEMONIC_INT3, ZYDIS_MNEMONIC_INT1, ZYDIS_MNEMONIC_UD0, ZYDIS_MNEMONIC_UD1, ZYDIS_MNEMONIC_UD2,
-         ZYDIS_MNEMONIC_HLT, ZYDIS_MNEMONIC_LOOP, ZYDIS_MNEMONIC_LOOPE, ZYDIS_MNEMONIC_LOOPNE, ZYDIS_MNEMONIC_JCXZ,
-         ZYDIS_MNEMONIC_JECXZ, ZYDIS_MNEMONIC_STI, ZYDIS_MNEMONIC_STAC, ZYDIS_MNEMONIC_CLAC, ZYDIS_MNEMONIC_XSETBV,
-         ZYDIS_MNEMONIC_LMSW, ZYDIS_MNEMONIC_INVLPG, ZYDIS_MNEMONIC_INVPCID, ZYDIS_MNEMONIC_WRMSR,
-         ZYDIS_MNEMONIC_VMCALL, ZYDIS_MNEMONIC_VMMCALL});
+         ZYDIS_MNEMONIC_INT3,   ZYDIS_MNEMONIC_INT1,     ZYDIS_MNEMONIC_UD0,     ZYDIS_MNEMONIC_UD1,
+         ZYDIS_MNEMONIC_UD2,    ZYDIS_MNEMONIC_HLT,      ZYDIS_MNEMONIC_LOOP,    ZYDIS_MNEMONIC_LOOPE,
+         ZYDIS_MNEMONIC_LOOPNE, ZYDIS_MNEMONIC_JCXZ,     ZYDIS_MNEMONIC_JECXZ,   ZYDIS_MNEMONIC_STI,
+         ZYDIS_MNEMONIC_STAC,   ZYDIS_MNEMONIC_CLAC,     ZYDIS_MNEMONIC_XSETBV,  ZYDIS_MNEMONIC_LMSW,
+         ZYDIS_MNEMONIC_INVLPG, ZYDIS_MNEMONIC_INVPCID,  ZYDIS_MNEMONIC_WRMSR,   ZYDIS_MNEMONIC_VMCALL,
+         ZYDIS_MNEMONIC_VMMCALL});
   }
   std::array<InsnKind, ZYDIS_MNEMONIC_MAX_VALUE + 1> kinds_;
 };
@@ -95,8 +96,10 @@ bool is_vector_class(RegisterClass reg_class) {
     case RegisterClass::kXmm:
     case RegisterClass::kYmm:
     case RegisterClass::kZmm:
-    case RegisterClass::kMask: return true;
-    default: return false;
+    case RegisterClass::kMask:
+      return true;
+    default:
+      return false;
   }
 }
 
@@ -133,8 +136,10 @@ bool is_gather_or_scatter(u16 mnemonic) {
     case ZYDIS_MNEMONIC_VPSCATTERDD:
     case ZYDIS_MNEMONIC_VPSCATTERDQ:
     case ZYDIS_MNEMONIC_VPSCATTERQD:
-    case ZYDIS_MNEMONIC_VPSCATTERQQ: return true;
-    default: return false;
+    case ZYDIS_MNEMONIC_VPSCATTERQQ:
+      return true;
+    default:
+      return false;
   }
 }
 
@@ -165,8 +170,10 @@ bool native_vector(const Insn& insn) {
       case ZYDIS_MNEMONIC_VSTMXCSR:
       case ZYDIS_MNEMONIC_VZEROUPPER:
       case ZYDIS_MNEMONIC_VZEROALL:
-      case ZYDIS_MNEMONIC_EMMS: return true;
-      default: return false;
+      case ZYDIS_MNEMONIC_EMMS:
+        return true;
+      default:
+        return false;
     }
   }
   if (insn.encoding != ZYDIS_INSTRUCTION_ENCODING_LEGACY && insn.encoding != ZYDIS_INSTRUCTION_ENCODING_VEX &&
@@ -175,8 +182,10 @@ bool native_vector(const Insn& insn) {
   switch (insn.mnemonic) {
     case ZYDIS_MNEMONIC_MASKMOVQ:
     case ZYDIS_MNEMONIC_MASKMOVDQU:
-    case ZYDIS_MNEMONIC_VMASKMOVDQU: return false;
-    default: break;
+    case ZYDIS_MNEMONIC_VMASKMOVDQU:
+      return false;
+    default:
+      break;
   }
   return !is_gather_or_scatter(insn.mnemonic);
 }
@@ -191,8 +200,10 @@ bool is_variable_shift(u16 mnemonic) {
     case ZYDIS_MNEMONIC_RCL:
     case ZYDIS_MNEMONIC_RCR:
     case ZYDIS_MNEMONIC_SHLD:
-    case ZYDIS_MNEMONIC_SHRD: return true;
-    default: return false;
+    case ZYDIS_MNEMONIC_SHRD:
+      return true;
+    default:
+      return false;
   }
 }
 
@@ -234,7 +245,8 @@ bool is_bit_memory(const Insn& insn) {
     case ZYDIS_MNEMONIC_BTR:
     case ZYDIS_MNEMONIC_BTC:
       return insn.operands[0].kind == OperandKind::kMemory && insn.operands[1].kind == OperandKind::kRegister;
-    default: return false;
+    default:
+      return false;
   }
 }
 
@@ -244,15 +256,21 @@ InsnKind classify(const Insn& insn) {
   static const KindTable table;
   const InsnKind kind = table[insn.mnemonic];
   switch (kind) {
-    case InsnKind::kJump: return refine_branch(insn, InsnKind::kJump, InsnKind::kJumpIndirect);
-    case InsnKind::kCall: return refine_branch(insn, InsnKind::kCall, InsnKind::kCallIndirect);
+    case InsnKind::kJump:
+      return refine_branch(insn, InsnKind::kJump, InsnKind::kJumpIndirect);
+    case InsnKind::kCall:
+      return refine_branch(insn, InsnKind::kCall, InsnKind::kCallIndirect);
     case InsnKind::kRet:
       return insn.opcode == 0xc2 || insn.opcode == 0xc3 ? InsnKind::kRet : InsnKind::kInterpretEnd;
-    case InsnKind::kJcc: return insn.operand_size == 2 ? InsnKind::kInterpretEnd : kind;
+    case InsnKind::kJcc:
+      return insn.operand_size == 2 ? InsnKind::kInterpretEnd : kind;
     case InsnKind::kPush:
-    case InsnKind::kPop: return refine_stack(insn, kind);
-    case InsnKind::kLeave: return insn.operand_size == 8 ? kind : InsnKind::kInterpret;
-    case InsnKind::kLea: return insn.operand_size == 2 ? InsnKind::kInterpret : kind;
+    case InsnKind::kPop:
+      return refine_stack(insn, kind);
+    case InsnKind::kLeave:
+      return insn.operand_size == 8 ? kind : InsnKind::kInterpret;
+    case InsnKind::kLea:
+      return insn.operand_size == 2 ? InsnKind::kInterpret : kind;
     case InsnKind::kNative:
       if (insn.mnemonic == ZYDIS_MNEMONIC_MOV && insn.operands[0].reg_class == RegisterClass::kControl)
         return InsnKind::kInterpretEnd;
@@ -262,7 +280,8 @@ InsnKind classify(const Insn& insn) {
     case InsnKind::kInterpret:
       if (only_known_operands(insn) && native_vector(insn)) return InsnKind::kNative;
       return kind;
-    default: return kind;
+    default:
+      return kind;
   }
 }
 

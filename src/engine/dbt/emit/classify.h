@@ -5,12 +5,20 @@
 namespace bulkhead::engine::dbt {
 
 enum class InsnKind : u8 {
-  kNative,     // re-emitted with registers and memory operand substituted
-  kNothing,    // no effect that a guest can see: NOP, ENDBR64, prefetch
+  kNative,   // re-emitted with registers and memory operand substituted
+  kNothing,  // no effect that a guest can see: NOP, ENDBR64, prefetch
   kLea,
   kBitMemory,  // BT/BTS/BTR/BTC [mem], reg: the register reaches beyond the operand
-  kPush, kPop, kLeave,
-  kJump, kJumpIndirect, kJcc, kJrcxz, kCall, kCallIndirect, kRet,
+  kPush,
+  kPop,
+  kLeave,
+  kJump,
+  kJumpIndirect,
+  kJcc,
+  kJrcxz,
+  kCall,
+  kCallIndirect,
+  kRet,
   kCli,
   kInterpret,     // by a call of the interpreter inside the block
   kInterpretEnd,  // the same, and the block ends: it always changes RIP or what blocks depend on

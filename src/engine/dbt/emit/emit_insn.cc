@@ -55,11 +55,20 @@ struct Demoted {
 
 void set_field(Rewrite& how, OperandField field, int host) {
   switch (field) {
-    case OperandField::kModrmReg: how.modrm_reg = host; break;
-    case OperandField::kModrmRm: how.modrm_rm = host; break;
-    case OperandField::kVvvv: how.vvvv = host; break;
-    case OperandField::kOpcode: how.opcode_reg = host; break;
-    case OperandField::kOther: break;
+    case OperandField::kModrmReg:
+      how.modrm_reg = host;
+      break;
+    case OperandField::kModrmRm:
+      how.modrm_rm = host;
+      break;
+    case OperandField::kVvvv:
+      how.vvvv = host;
+      break;
+    case OperandField::kOpcode:
+      how.opcode_reg = host;
+      break;
+    case OperandField::kOther:
+      break;
   }
 }
 
@@ -83,7 +92,8 @@ bool has_vector_operand(const Insn& insn) {
   return is_simd(insn);
 }
 
-// Whether the guest may execute it now; what that depends on is part of the block's key, or drops all blocks when it changes.
+// Whether the guest may execute it now; what that depends on is part of the block's key, or drops all blocks when it
+// changes.
 bool enabled(Cpu& cpu, const Insn& insn) {
   BH_GUARD(cpu) {
     check_simd_enabled(cpu, insn);
@@ -153,7 +163,8 @@ void BlockBuilder::emit_bit_memory(const Item& item) {
   w_.lea(r8, ptr[r8 + r9 * (wide ? 8 : 4)]);
   if (insn.address_size == 4) w_.mov(r8d, r8d);
   if (insn.mem.segment >= kFs) {
-    w_.mov(r9, ptr[rsp + static_cast<u32>(offsetof(CpuState, seg) + insn.mem.segment * sizeof(Segment) + offsetof(Segment, base))]);
+    w_.mov(r9, ptr[rsp + static_cast<u32>(offsetof(CpuState, seg) + insn.mem.segment * sizeof(Segment) +
+                                          offsetof(Segment, base))]);
     w_.add(r8, r9);
   }
   tlb_r8(offset.size, insn.mnemonic != ZYDIS_MNEMONIC_BT, item);
@@ -172,7 +183,8 @@ void BlockBuilder::emit_lea(const Item& item) {
   store_guest(insn.operands[0].reg, 8);
 }
 
-// Pushes a host register (not R8) that holds the value. R9 and R10 do not survive the TLB: use others, or reload in `value`.
+// Pushes a host register (not R8) that holds the value. R9 and R10 do not survive the TLB: use others, or reload in
+// `value`.
 void BlockBuilder::push_value_register(const Item& item, int value) {
   w_.lea(r8, ptr[r11 - 8]);
   tlb_r8(8, true, item);

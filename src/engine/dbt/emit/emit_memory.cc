@@ -72,7 +72,8 @@ void BlockBuilder::write_host_code(const HostCode& code) {
   for (unsigned i = 0; i < code.length; ++i) w_.db(code.bytes[i]);
 }
 
-// R8 = the effective address of the memory operand, truncated to the address size, plus FS or GS base. Leaves flags alone. Uses R9, R10.
+// R8 = the effective address of the memory operand, truncated to the address size, plus FS or GS base. Leaves flags
+// alone. Uses R9, R10.
 void BlockBuilder::address_to_r8(const Insn& insn, u64 next_rip, bool with_segment) {
   const MemoryRef& mem = insn.mem;
   const bool narrow = insn.address_size == 4;
@@ -149,7 +150,9 @@ void BlockBuilder::emit_cold() {
         }
         jump_to(cold.target);
         break;
-      case Cold::Kind::kStub: stub(cold); break;
+      case Cold::Kind::kStub:
+        stub(cold);
+        break;
     }
   }
 }
@@ -185,8 +188,9 @@ void BlockBuilder::jump_to(u64 target) {
     cold_.push_back(std::move(stub));
     return;
   }
-  const u32 entry = kTablesOffset + static_cast<u32>(offsetof(JitTables, jump)) +
-                    static_cast<u32>((static_cast<u32>(request_.space) * kJumpEntries + jump_index(target)) * sizeof(JumpEntry));
+  const u32 entry =
+      kTablesOffset + static_cast<u32>(offsetof(JitTables, jump)) +
+      static_cast<u32>((static_cast<u32>(request_.space) * kJumpEntries + jump_index(target)) * sizeof(JumpEntry));
   w_.mov(r8, target);
   w_.cmp(r8, ptr[rsp + entry]);
   w_.jne(thunk(thunks_.exit_lookup));

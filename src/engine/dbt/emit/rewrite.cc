@@ -68,8 +68,7 @@ bool rewrite_legacy(const Insn& insn, const Rewrite& how, HostCode& out) {
     const u8 prefix = insn.bytes[i];
     if (prefix == 0x66 || prefix == 0xf2 || prefix == 0xf3 || prefix == 0xf0) out.put(prefix);
   }
-  Extension e = extension_of(
-      how, {(insn.rex & 8) != 0, (insn.rex & 4) != 0, (insn.rex & 2) != 0, (insn.rex & 1) != 0});
+  Extension e = extension_of(how, {(insn.rex & 8) != 0, (insn.rex & 4) != 0, (insn.rex & 2) != 0, (insn.rex & 1) != 0});
   // Bits that extend nothing we know of must not make a host register part of it.
   if (insn.modrm_offset == 0 && how.opcode_reg < 0) e.r = e.x = e.b = false;
   if (insn.rex != 0 || e.r || e.x || e.b) {
@@ -116,10 +115,14 @@ bool rewrite_evex(const Insn& insn, const Rewrite& how, HostCode& out) {
 bool rewrite(const Insn& insn, const Rewrite& how, HostCode& out) {
   out.length = 0;
   switch (insn.encoding) {
-    case ZYDIS_INSTRUCTION_ENCODING_LEGACY: return rewrite_legacy(insn, how, out);
-    case ZYDIS_INSTRUCTION_ENCODING_VEX: return rewrite_vex(insn, how, out);
-    case ZYDIS_INSTRUCTION_ENCODING_EVEX: return rewrite_evex(insn, how, out);
-    default: return false;
+    case ZYDIS_INSTRUCTION_ENCODING_LEGACY:
+      return rewrite_legacy(insn, how, out);
+    case ZYDIS_INSTRUCTION_ENCODING_VEX:
+      return rewrite_vex(insn, how, out);
+    case ZYDIS_INSTRUCTION_ENCODING_EVEX:
+      return rewrite_evex(insn, how, out);
+    default:
+      return false;
   }
 }
 

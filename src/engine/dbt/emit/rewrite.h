@@ -1,4 +1,5 @@
-// Re-encodes one guest instruction for the host: the same opcode, other registers, and its memory operand as [register].
+// Re-encodes one guest instruction for the host: the same opcode, other registers, and its memory operand as
+// [register].
 #pragma once
 #include <array>
 

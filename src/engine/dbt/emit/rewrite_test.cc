@@ -39,8 +39,8 @@ TEST(Rewrite, ImmediateStaysBehindADroppedDisplacement) {
 }
 
 TEST(Rewrite, HighByteRegisterRefusesRex) {
-  EXPECT_TRUE(rewritten({0x8a, 0x23}, {.memory_base = 8}).empty());              // mov ah, [rbx]
-  EXPECT_EQ(rewritten({0x8a, 0x23}, {.memory_base = 7}), (Bytes{0x8a, 0x27}));   // through RDI it works
+  EXPECT_TRUE(rewritten({0x8a, 0x23}, {.memory_base = 8}).empty());             // mov ah, [rbx]
+  EXPECT_EQ(rewritten({0x8a, 0x23}, {.memory_base = 7}), (Bytes{0x8a, 0x27}));  // through RDI it works
 }
 
 TEST(Rewrite, OpcodeRegister) {

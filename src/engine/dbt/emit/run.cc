@@ -13,7 +13,9 @@ unsigned page_hash(u64 linear) {
   return static_cast<unsigned>((page ^ (page >> 12)) & 4095);
 }
 
-void count(std::atomic<u64>& counter) { counter.store(counter.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed); }
+void count(std::atomic<u64>& counter) {
+  counter.store(counter.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
+}
 
 bool must_return(StepResult result) {
   return result == StepResult::kExit || result == StepResult::kHalt || result == StepResult::kShutdown;
@@ -79,8 +81,11 @@ StepResult Translator::run(Cpu&) {
     StepResult result = StepResult::kNext;
     switch (static_cast<JitExit>(why)) {
       case JitExit::kLookup:
-      case JitExit::kPoll: break;
-      case JitExit::kLink: follow_link(); break;
+      case JitExit::kPoll:
+        break;
+      case JitExit::kLink:
+        follow_link();
+        break;
       case JitExit::kMiss: {
         count(counters.misses_interpreted);
         const Block* const block = cache_->containing(reinterpret_cast<const u8*>(s_.jit_exit_rip));
@@ -95,12 +100,13 @@ StepResult Translator::run(Cpu&) {
         BH_ASSERT(block != nullptr);
         const InsnMark* const mark = CodeCache::mark_at(*block, at);
         BH_ASSERT(mark != nullptr);
-        if (mark->flags_in_host)
-          s_.rflags = (s_.rflags & ~kArithmeticFlags) | (s_.jit_scratch[2] & kArithmeticFlags);
+        if (mark->flags_in_host) s_.rflags = (s_.rflags & ~kArithmeticFlags) | (s_.jit_scratch[2] & kArithmeticFlags);
         result = interpret_at(block->rip + mark->guest_offset);
         break;
       }
-      default: result = static_cast<StepResult>(why - static_cast<u32>(JitExit::kStep)); break;
+      default:
+        result = static_cast<StepResult>(why - static_cast<u32>(JitExit::kStep));
+        break;
     }
     if (must_return(result)) return result;
   }
@@ -131,8 +137,8 @@ Block* Translator::find_block(u64 gpa) {
   Block* const block = cache_->find(gpa, s_.rip, key());
   if (block == nullptr) return translate(gpa);
   if (block->crosses_page) {
-    const Cpu::Translation second = cpu_.walk(align_up(s_.rip + 1, kPageSize), Access::kExecute,
-                                              s_.tlb_space == TlbSpace::kUser);
+    const Cpu::Translation second =
+        cpu_.walk(align_up(s_.rip + 1, kPageSize), Access::kExecute, s_.tlb_space == TlbSpace::kUser);
     if (!second.ok) return nullptr;
     if (align_down(second.gpa, kPageSize) != block->second_gpa) return translate(gpa);
   }
@@ -148,7 +154,8 @@ void Translator::remember(const Block& block) {
     const unsigned hash = page_hash(address);
     code_pages_[hash / 64] |= u64{1} << (hash % 64);
   }
-  if (space != TlbSpace::kUser && (s_.cr4 & (1u << 7)) != 0 && cpu_.walk(rip, Access::kExecute, false, true).global) return;
+  if (space != TlbSpace::kUser && (s_.cr4 & (1u << 7)) != 0 && cpu_.walk(rip, Access::kExecute, false, true).global)
+    return;
   if (log_count_ == kLogSize)
     log_overflow_ = true;
   else
@@ -172,7 +179,8 @@ void Translator::follow_link() {
 void* Translator::miss(Cpu* cpu, u64 linear, u64 what) {
   Translator& self = *jit_tables(cpu->s).translator;
   count(self.counters.fills);
-  return cpu->tlb_fill(linear, static_cast<unsigned>(what & 0xff), (what & 0x100) != 0 ? Access::kWrite : Access::kRead);
+  return cpu->tlb_fill(linear, static_cast<unsigned>(what & 0xff),
+                       (what & 0x100) != 0 ? Access::kWrite : Access::kRead);
 }
 
 u32 Translator::interpret(Cpu* cpu, void* opaque) {

@@ -21,12 +21,13 @@ inline unsigned jump_index(u64 rip) { return static_cast<unsigned>((rip ^ (rip >
 
 // Why translated code came back.
 enum class JitExit : u32 {
-  kLookup = 0,     // s.rip is set: find or make its block
-  kLink = 1,       // jit_scratch[0] is the Link that wants its target
-  kPoll = 2,       // s.pending was not 0; s.rip is set
-  kMiss = 3,       // an access that the interpreter must do: jit_exit_rip in the block, jit_scratch[1] bits 31:16 the offset
-  kHostFault = 4,  // the host CPU refused the instruction at jit_exit_rip: the interpreter raises what the guest shall see
-  kStep = 16,      // + StepResult: the interpreter was called and the block cannot go on
+  kLookup = 0,  // s.rip is set: find or make its block
+  kLink = 1,    // jit_scratch[0] is the Link that wants its target
+  kPoll = 2,    // s.pending was not 0; s.rip is set
+  kMiss = 3,  // an access that the interpreter must do: jit_exit_rip in the block, jit_scratch[1] bits 31:16 the offset
+  kHostFault =
+      4,       // the host CPU refused the instruction at jit_exit_rip: the interpreter raises what the guest shall see
+  kStep = 16,  // + StepResult: the interpreter was called and the block cannot go on
 };
 
 struct JitTables {

@@ -7,7 +7,7 @@ namespace {
 
 using namespace Xbyak::util;
 
-constexpr u8 kCallerSaved[] = {0, 1, 2, 4, 6, 7};       // guest registers that a C++ function may destroy
+constexpr u8 kCallerSaved[] = {0, 1, 2, 4, 6, 7};  // guest registers that a C++ function may destroy
 constexpr u8 kCalleeSaved[] = {3, 5, 12, 13, 14, 15};
 
 class ThunkWriter {

@@ -1,4 +1,5 @@
-// Hand-written entries and exits of translated code, at the start of the code memory. See thunks.cc for the conventions.
+// Hand-written entries and exits of translated code, at the start of the code memory. See thunks.cc for the
+// conventions.
 #pragma once
 #include <xbyak/xbyak.h>
 
@@ -6,8 +7,8 @@
 
 namespace bulkhead::engine::dbt {
 
-// Guest registers live in the host's of the same name, but: RSP in R11; R8 to R11 in CpuState. R8, R9, R10 are scratch, RSP points
-// at the CpuState. Arithmetic flags at block boundaries: in CpuState::jit_flags, where live.
+// Guest registers live in the host's of the same name, but: RSP in R11; R8 to R11 in CpuState. R8, R9, R10 are scratch,
+// RSP points at the CpuState. Arithmetic flags at block boundaries: in CpuState::jit_flags, where live.
 inline constexpr int kHostOfGuestRsp = 11;
 inline constexpr bool is_demoted(unsigned guest) { return guest >= 8 && guest <= 11; }
 inline constexpr int host_register(unsigned guest) {
@@ -22,12 +23,12 @@ class CodeWriter : public Xbyak::CodeGenerator {
 
 struct Thunks {
   u32 (*enter)(CpuState*, const void* code) = nullptr;  // returns a JitExit
-  const u8* exit_lookup = nullptr;   // R8 = guest RIP
-  const u8* exit_poll = nullptr;     // R8 = guest RIP
-  const u8* exit_link = nullptr;     // R8 = Link*
-  const u8* miss = nullptr;          // called: R8 = linear, R9D = size | write << 8 | guest offset << 16; R8 = host address
-  const u8* interpret = nullptr;     // called: R8 = InterpretSite*
-  const u8* host_fault = nullptr;    // jumped to by the signal handler: guest registers as in a block
+  const u8* exit_lookup = nullptr;                      // R8 = guest RIP
+  const u8* exit_poll = nullptr;                        // R8 = guest RIP
+  const u8* exit_link = nullptr;                        // R8 = Link*
+  const u8* miss = nullptr;  // called: R8 = linear, R9D = size | write << 8 | guest offset << 16; R8 = host address
+  const u8* interpret = nullptr;   // called: R8 = InterpretSite*
+  const u8* host_fault = nullptr;  // jumped to by the signal handler: guest registers as in a block
 };
 
 // Writes them at the writer's present place; `to_executable` is the distance from a writable to its executable address.

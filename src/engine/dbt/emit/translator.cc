@@ -35,7 +35,8 @@ class BlockFactory {
 
 namespace {
 
-// In the signal handler, in translated code: RSP is the CpuState. The exit thunk takes the guest's registers from where they are.
+// In the signal handler, in translated code: RSP is the CpuState. The exit thunk takes the guest's registers from where
+// they are.
 bool on_host_fault(void* owner, ucontext_t* context, int, siginfo_t*) {
   greg_t* const regs = context->uc_mcontext.gregs;
   CpuState& s = *reinterpret_cast<CpuState*>(regs[REG_RSP]);

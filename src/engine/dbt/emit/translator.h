@@ -1,4 +1,5 @@
-// The translator of one vCPU: finds or makes the block for RIP, enters it, and does what translated code comes back for.
+// The translator of one vCPU: finds or makes the block for RIP, enters it, and does what translated code comes back
+// for.
 #pragma once
 #include <memory>
 

@@ -1,4 +1,5 @@
-// Private to emit/: the parts of Translator that run while guest vector registers are live (run.cc) and those that don't.
+// Private to emit/: the parts of Translator that run while guest vector registers are live (run.cc) and those that
+// don't.
 #pragma once
 #include <memory>
 
@@ -34,7 +35,7 @@ class Translator final : public BlockRunner, public Cpu::CodeObserver {
   // ---- run.cc: general registers only
   static void* miss(Cpu* cpu, u64 linear, u64 what);
   static u32 interpret(Cpu* cpu, void* site);
-  const u8* find_code();                      // nullptr: a fault was delivered, or the instruction was interpreted
+  const u8* find_code();  // nullptr: a fault was delivered, or the instruction was interpreted
   Block* find_block(u64 gpa);
   void remember(const Block& block);
   void follow_link();
@@ -58,9 +59,9 @@ class Translator final : public BlockRunner, public Cpu::CodeObserver {
   std::unique_ptr<BlockFactory> factory_;
   EntryPoints entry_;
   StepResult pending_result_ = StepResult::kNext;  // of an instruction interpreted on the way to a block
-  bool blocks_changed_ = false;   // since the last entry: a block must not go on
-  u64 configuration_ = 0;         // what of CR0, CR4, XCR0 the blocks were made for
-  u64 generation_ = 0;            // of the cache: bumped by clear()
+  bool blocks_changed_ = false;                    // since the last entry: a block must not go on
+  u64 configuration_ = 0;                          // what of CR0, CR4, XCR0 the blocks were made for
+  u64 generation_ = 0;                             // of the cache: bumped by clear()
 
   // Jump cache entries whose mapping a non-global flush takes away.
   struct Logged {

@@ -37,21 +37,36 @@ RegisterName name_of(ZydisRegister reg) {
         return {RegisterClass::kGpr8High, static_cast<u8>(reg - ZYDIS_REGISTER_AH)};
       if (reg >= ZYDIS_REGISTER_SPL) return {RegisterClass::kGpr8, static_cast<u8>(reg - ZYDIS_REGISTER_SPL + 4)};
       return {RegisterClass::kGpr8, static_cast<u8>(reg - ZYDIS_REGISTER_AL)};
-    case ZYDIS_REGCLASS_GPR16: return {RegisterClass::kGpr16, id};
-    case ZYDIS_REGCLASS_GPR32: return {RegisterClass::kGpr32, id};
-    case ZYDIS_REGCLASS_GPR64: return {RegisterClass::kGpr64, id};
-    case ZYDIS_REGCLASS_SEGMENT: return {RegisterClass::kSegment, id};
-    case ZYDIS_REGCLASS_CONTROL: return {RegisterClass::kControl, id};
-    case ZYDIS_REGCLASS_DEBUG: return {RegisterClass::kDebug, id};
-    case ZYDIS_REGCLASS_X87: return {RegisterClass::kX87, id};
-    case ZYDIS_REGCLASS_MMX: return {RegisterClass::kMmx, id};
-    case ZYDIS_REGCLASS_XMM: return {RegisterClass::kXmm, id};
-    case ZYDIS_REGCLASS_YMM: return {RegisterClass::kYmm, id};
-    case ZYDIS_REGCLASS_ZMM: return {RegisterClass::kZmm, id};
-    case ZYDIS_REGCLASS_MASK: return {RegisterClass::kMask, id};
-    case ZYDIS_REGCLASS_FLAGS: return {RegisterClass::kFlags, 0};
-    case ZYDIS_REGCLASS_IP: return {RegisterClass::kIp, 0};
-    default: return {RegisterClass::kOther, id};
+    case ZYDIS_REGCLASS_GPR16:
+      return {RegisterClass::kGpr16, id};
+    case ZYDIS_REGCLASS_GPR32:
+      return {RegisterClass::kGpr32, id};
+    case ZYDIS_REGCLASS_GPR64:
+      return {RegisterClass::kGpr64, id};
+    case ZYDIS_REGCLASS_SEGMENT:
+      return {RegisterClass::kSegment, id};
+    case ZYDIS_REGCLASS_CONTROL:
+      return {RegisterClass::kControl, id};
+    case ZYDIS_REGCLASS_DEBUG:
+      return {RegisterClass::kDebug, id};
+    case ZYDIS_REGCLASS_X87:
+      return {RegisterClass::kX87, id};
+    case ZYDIS_REGCLASS_MMX:
+      return {RegisterClass::kMmx, id};
+    case ZYDIS_REGCLASS_XMM:
+      return {RegisterClass::kXmm, id};
+    case ZYDIS_REGCLASS_YMM:
+      return {RegisterClass::kYmm, id};
+    case ZYDIS_REGCLASS_ZMM:
+      return {RegisterClass::kZmm, id};
+    case ZYDIS_REGCLASS_MASK:
+      return {RegisterClass::kMask, id};
+    case ZYDIS_REGCLASS_FLAGS:
+      return {RegisterClass::kFlags, 0};
+    case ZYDIS_REGCLASS_IP:
+      return {RegisterClass::kIp, 0};
+    default:
+      return {RegisterClass::kOther, id};
   }
 }
 
@@ -70,11 +85,16 @@ void fill_memory(const ZydisDecodedOperandMem& from, MemoryRef& to) {
 
 OperandField field_of(ZydisOperandEncoding encoding) {
   switch (encoding) {
-    case ZYDIS_OPERAND_ENCODING_MODRM_REG: return OperandField::kModrmReg;
-    case ZYDIS_OPERAND_ENCODING_MODRM_RM: return OperandField::kModrmRm;
-    case ZYDIS_OPERAND_ENCODING_NDSNDD: return OperandField::kVvvv;
-    case ZYDIS_OPERAND_ENCODING_OPCODE: return OperandField::kOpcode;
-    default: return OperandField::kOther;
+    case ZYDIS_OPERAND_ENCODING_MODRM_REG:
+      return OperandField::kModrmReg;
+    case ZYDIS_OPERAND_ENCODING_MODRM_RM:
+      return OperandField::kModrmRm;
+    case ZYDIS_OPERAND_ENCODING_NDSNDD:
+      return OperandField::kVvvv;
+    case ZYDIS_OPERAND_ENCODING_OPCODE:
+      return OperandField::kOpcode;
+    default:
+      return OperandField::kOther;
   }
 }
 
@@ -105,7 +125,8 @@ void fill_operand(const ZydisDecodedOperand& from, Operand& to, Insn& out) {
     case ZYDIS_OPERAND_TYPE_IMMEDIATE:
       to.kind = from.imm.is_relative ? OperandKind::kRelative : OperandKind::kImmediate;
       break;
-    default: break;
+    default:
+      break;
   }
 }
 
@@ -128,10 +149,14 @@ void fill_immediates(const ZydisDecodedInstruction& from, const ZydisDecodedOper
 
 u8 prefix_end_of(const ZydisDecodedInstruction& from) {
   switch (from.encoding) {
-    case ZYDIS_INSTRUCTION_ENCODING_VEX: return from.raw.vex.offset;
-    case ZYDIS_INSTRUCTION_ENCODING_EVEX: return from.raw.evex.offset;
-    case ZYDIS_INSTRUCTION_ENCODING_XOP: return from.raw.xop.offset;
-    default: return from.raw.prefix_count;
+    case ZYDIS_INSTRUCTION_ENCODING_VEX:
+      return from.raw.vex.offset;
+    case ZYDIS_INSTRUCTION_ENCODING_EVEX:
+      return from.raw.evex.offset;
+    case ZYDIS_INSTRUCTION_ENCODING_XOP:
+      return from.raw.xop.offset;
+    default:
+      return from.raw.prefix_count;
   }
 }
 
@@ -159,9 +184,12 @@ u8 override_segment(const ZydisDecodedInstruction& from, u8 otherwise) {
 // LOCK on an instruction that can't take it is #UD; Zydis says so as a decoding error.
 DecodeStatus status_of(ZyanStatus status, std::size_t available) {
   switch (status) {
-    case ZYDIS_STATUS_NO_MORE_DATA: return available >= 15 ? DecodeStatus::kTooLong : DecodeStatus::kNeedMoreBytes;
-    case ZYDIS_STATUS_INSTRUCTION_TOO_LONG: return DecodeStatus::kTooLong;
-    default: return DecodeStatus::kInvalid;
+    case ZYDIS_STATUS_NO_MORE_DATA:
+      return available >= 15 ? DecodeStatus::kTooLong : DecodeStatus::kNeedMoreBytes;
+    case ZYDIS_STATUS_INSTRUCTION_TOO_LONG:
+      return DecodeStatus::kTooLong;
+    default:
+      return DecodeStatus::kInvalid;
   }
 }
 
@@ -173,7 +201,8 @@ void forget_false_base(const ZydisDecodedInstruction& decoded, Insn& out) {
   out.mem.disp = raw.disp.value;
 }
 
-// F3 90 with REX.B is no PAUSE but XCHG R8, RAX with a prefix that means nothing; Zydis 4.0 does not see the difference.
+// F3 90 with REX.B is no PAUSE but XCHG R8, RAX with a prefix that means nothing; Zydis 4.0 does not see the
+// difference.
 bool is_false_pause(const ZydisDecodedInstruction& decoded) {
   return decoded.mnemonic == ZYDIS_MNEMONIC_PAUSE && (decoded.attributes & ZYDIS_ATTRIB_HAS_REX) && decoded.raw.rex.B;
 }
@@ -186,11 +215,12 @@ DecodeStatus decode_false_pause(std::span<const u8> bytes, unsigned length, Insn
   return status;
 }
 
-// F3 90 is PAUSE, but with REX.B the opcode names R8: it is XCHG R8, RAX with a prefix that means nothing [SDM-2B XCHG].
+// F3 90 is PAUSE, but with REX.B the opcode names R8: it is XCHG R8, RAX with a prefix that means nothing [SDM-2B
+// XCHG].
 void pause_may_be_xchg(Insn& insn) {
   if (insn.mnemonic != ZYDIS_MNEMONIC_PAUSE || (insn.rex & 1) == 0) return;
-  const bool narrow = std::find(insn.bytes.begin(), insn.bytes.begin() + insn.length, u8{0x66}) !=
-                      insn.bytes.begin() + insn.length;
+  const bool narrow =
+      std::find(insn.bytes.begin(), insn.bytes.begin() + insn.length, u8{0x66}) != insn.bytes.begin() + insn.length;
   const u8 size = (insn.rex & 8) != 0 ? 8 : narrow ? 2 : 4;
   const RegisterClass reg_class = size == 8   ? RegisterClass::kGpr64
                                   : size == 4 ? RegisterClass::kGpr32

@@ -178,8 +178,8 @@ StepResult op_mwait(Cpu& cpu, const Insn& insn) {
   return next_changed(cpu, insn);
 }
 
-// A vCPU that spins waits for another one, whose thread may have no processor to run on while we spin: we give ours away
-// now and then, or each hand-over between the two costs a time slice of the host.
+// A vCPU that spins waits for another one, whose thread may have no processor to run on while we spin: we give ours
+// away now and then, or each hand-over between the two costs a time slice of the host.
 StepResult op_pause(Cpu& cpu, const Insn& insn) {
   constexpr unsigned kPausesPerYield = 32;
   static thread_local unsigned pauses = 0;

@@ -24,10 +24,12 @@ u64 Cpu::next_page(u64 linear) const {
 Cpu::Piece Cpu::resolve(TlbSpace space, u64 linear, Access access) {
   const TlbEntry& entry = s.tlb[static_cast<unsigned>(space)][(linear >> 12) & (kTlbEntries - 1)];
   if ((access == Access::kWrite ? entry.write_tag : entry.read_tag) == (linear & kPageMask))
-    return {reinterpret_cast<std::byte*>(entry.addend + linear), (entry.gpa_page & kPageMask) | (linear & 0xfff), false};
+    return {reinterpret_cast<std::byte*>(entry.addend + linear), (entry.gpa_page & kPageMask) | (linear & 0xfff),
+            false};
   const Translation t = walk_in(linear, access, space, false);
   if (!t.ok) raise_page_fault(linear, t.error);
-  if (owes_settling(space, linear)) [[unlikely]] settle_direct_writes();
+  if (owes_settling(space, linear)) [[unlikely]]
+    settle_direct_writes();
   return fill_entry(space, linear, access, t);
 }
 
@@ -96,13 +98,15 @@ void Cpu::store_in(TlbSpace space, u64 linear, unsigned size, u64 value) {
 
 u64 Cpu::load(u64 linear, unsigned size) {
   const u64 value = load_in(s.tlb_space, linear, size);
-  if (data_breakpoints_) [[unlikely]] note_data_access(linear, size, Access::kRead);
+  if (data_breakpoints_) [[unlikely]]
+    note_data_access(linear, size, Access::kRead);
   return value;
 }
 
 void Cpu::store(u64 linear, unsigned size, u64 value) {
   store_in(s.tlb_space, linear, size, value);
-  if (data_breakpoints_) [[unlikely]] note_data_access(linear, size, Access::kWrite);
+  if (data_breakpoints_) [[unlikely]]
+    note_data_access(linear, size, Access::kWrite);
 }
 
 void Cpu::load_bytes(u64 linear, void* out, unsigned length) {
@@ -116,7 +120,8 @@ void Cpu::load_bytes(u64 linear, void* out, unsigned length) {
     read_piece(piece, static_cast<std::byte*>(out), first);
     read_piece(rest, static_cast<std::byte*>(out) + first, length - first);
   }
-  if (data_breakpoints_) [[unlikely]] note_data_access(linear, length, Access::kRead);
+  if (data_breakpoints_) [[unlikely]]
+    note_data_access(linear, length, Access::kRead);
 }
 
 void Cpu::store_bytes(u64 linear, const void* in, unsigned length) {
@@ -130,7 +135,8 @@ void Cpu::store_bytes(u64 linear, const void* in, unsigned length) {
     write_piece(piece, static_cast<const std::byte*>(in), first);
     write_piece(rest, static_cast<const std::byte*>(in) + first, length - first);
   }
-  if (data_breakpoints_) [[unlikely]] note_data_access(linear, length, Access::kWrite);
+  if (data_breakpoints_) [[unlikely]]
+    note_data_access(linear, length, Access::kWrite);
 }
 
 // Tables and task state that are not RAM read as all ones and swallow writes: an exit there could not be completed.
@@ -157,7 +163,8 @@ void* Cpu::atomic_host(u64 linear, unsigned size) {
     atomic_code_page_ = piece.gpa & kPageMask;
     shared.code_page_written(*this, atomic_code_page_);
   }
-  if (piece.host != nullptr && data_breakpoints_) [[unlikely]] note_data_access(linear, size, Access::kWrite);
+  if (piece.host != nullptr && data_breakpoints_) [[unlikely]]
+    note_data_access(linear, size, Access::kWrite);
   return piece.host;
 }
 

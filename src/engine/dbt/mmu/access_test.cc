@@ -102,10 +102,13 @@ TEST_F(AccessTest, WideMmioComesInPieces) {
 TEST_F(AccessTest, AFaultForgetsTheAnswers) {
   EXPECT_TRUE(guest.attempt([&] { cpu().load(kAt + 0x10010, 4); }));
   answer(1);
-  EXPECT_EQ(guest.attempt([&] {
-              cpu().load(kAt + 0x10010, 4);
-              cpu().load(kAt + 0x100000, 4);
-            })->vector, kPageFault);
+  EXPECT_EQ(guest
+                .attempt([&] {
+                  cpu().load(kAt + 0x10010, 4);
+                  cpu().load(kAt + 0x100000, 4);
+                })
+                ->vector,
+            kPageFault);
   EXPECT_EQ(cpu().io_log.done, 0u);
 }
 

@@ -1,5 +1,5 @@
-// Code by linear address: instruction bytes and the guest-physical pages that hold them. Not data accesses, so they have a small
-// cache of their own, by page and privilege.
+// Code by linear address: instruction bytes and the guest-physical pages that hold them. Not data accesses, so they
+// have a small cache of their own, by page and privilege.
 #include "engine/dbt/cpu/cpu.h"
 #include "engine/dbt/cpu/host_copy.h"
 #include "engine/dbt/cpu/lapic.h"

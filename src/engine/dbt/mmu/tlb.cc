@@ -1,5 +1,5 @@
-// The software TLBs and the cache of code pages: filling, flushing, and what keeps INVLPG honest for large pages, whose entries are
-// made 4 KiB at a time but must go together.
+// The software TLBs and the cache of code pages: filling, flushing, and what keeps INVLPG honest for large pages, whose
+// entries are made 4 KiB at a time but must go together.
 #include "engine/dbt/cpu/cpu.h"
 #include "engine/dbt/cpu/lapic.h"
 #include "engine/dbt/cpu/shared.h"
@@ -84,7 +84,8 @@ bool Cpu::owes_settling(TlbSpace space, u64 linear) const {
          s.tlb[static_cast<unsigned>(space)][slot_of(linear)].write_tag != kNoTag;
 }
 void Cpu::settle_direct_writes() {
-  if (s.pending.load(std::memory_order_acquire) & kPendingInvalidate) [[unlikely]] shared.take_requests(*this);
+  if (s.pending.load(std::memory_order_acquire) & kPendingInvalidate) [[unlikely]]
+    shared.take_requests(*this);
 }
 
 void* Cpu::tlb_fill(u64 linear, unsigned size, Access access) {

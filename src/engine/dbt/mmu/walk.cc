@@ -1,5 +1,5 @@
-// Page walks [SDM-3A §4]. Permission is judged first, then A and D are set by compare-and-swap on what was judged; if another vCPU
-// changed an entry meanwhile the walk starts again.
+// Page walks [SDM-3A §4]. Permission is judged first, then A and D are set by compare-and-swap on what was judged; if
+// another vCPU changed an entry meanwhile the walk starts again.
 #include "engine/dbt/cpu/cpu.h"
 #include "engine/dbt/cpu/shared.h"
 
@@ -7,8 +7,8 @@ namespace bulkhead::engine::dbt {
 namespace {
 
 constexpr u32 kErrorPresent = 1, kErrorWrite = 2, kErrorUser = 4, kErrorReserved = 8, kErrorFetch = 16;
-constexpr u64 kPresent = 1, kWritable = 2, kUserPage = 4, kAccessed = 0x20, kDirty = 0x40, kLarge = 0x80, kGlobal = 0x100,
-              kNoExecute = u64{1} << 63;
+constexpr u64 kPresent = 1, kWritable = 2, kUserPage = 4, kAccessed = 0x20, kDirty = 0x40, kLarge = 0x80,
+              kGlobal = 0x100, kNoExecute = u64{1} << 63;
 constexpr u64 kAddress = 0x000ffffffffff000;
 
 enum class Format : u8 { k32, kPae, k4Level };
@@ -117,7 +117,8 @@ class Walker {
       const u64 at = table + u64{index_of(rules_.format, level, linear)} * entry_size(rules_.format);
       std::byte* const page = shared_.ram(at & ~u64{0xfff});
       std::byte* const host = page == nullptr ? nullptr : page + (at & 0xfff);
-      const u64 entry = host == nullptr ? ~u64{0} >> (rules_.format == Format::k32 ? 32 : 0) : read_entry(host, rules_.format);
+      const u64 entry =
+          host == nullptr ? ~u64{0} >> (rules_.format == Format::k32 ? 32 : 0) : read_entry(host, rules_.format);
       if (!(entry & kPresent)) {
         t.error = error_bits(rules_);
         return false;
@@ -151,7 +152,8 @@ class Walker {
 
   void finish(u64 linear, unsigned level, bool large, u64 entry, Cpu::Translation& t) {
     t.page_size = u64{1} << (large ? level_shift(rules_.format, level) : 12);
-    const u64 base = large ? large_base(rules_, level, entry) : entry & (rules_.format == Format::k32 ? 0xfffff000 : kAddress);
+    const u64 base =
+        large ? large_base(rules_, level, entry) : entry & (rules_.format == Format::k32 ? 0xfffff000 : kAddress);
     t.gpa = base | (linear & (t.page_size - 1));
     t.global = entry & kGlobal;
     t.dirty = entry & kDirty;

@@ -43,8 +43,9 @@ struct Case {
 
 TEST_F(WalkTest, EveryCombinationOfPermissions) {
   for (unsigned n = 0; n < 3 * 256; ++n) {
-    const Case c{bit(n, 0), bit(n, 1), bit(n, 2), bit(n, 3), bit(n, 4), bit(n, 5), bit(n, 6), bit(n, 7),
-                 static_cast<Access>(n >> 8)};
+    const Case c{bit(n, 0), bit(n, 1), bit(n, 2),
+                 bit(n, 3), bit(n, 4), bit(n, 5),
+                 bit(n, 6), bit(n, 7), static_cast<Access>(n >> 8)};
     SCOPED_TRACE(n);
     guest.map(kAt, kGpa | 1 | (c.writable ? 2 : 0) | (c.user_page ? 4 : 0) | (c.nx ? kNx : 0));
     for (unsigned level = 2; level <= 4; ++level) {
@@ -108,9 +109,10 @@ TEST_F(WalkTest, ReservedBitsAtEveryLevel) {
     bool large;
   };
   constexpr u64 kPhysical = u64{1} << 40;
-  const Row rows[] = {{1, kPhysical, false},       {2, kPhysical, false}, {3, kPhysical, false},     {4, kPhysical, false},
-                      {1, u64{1} << 51, false},    {4, 0x80, false},      {2, 1u << 13, true},       {2, 1u << 20, true},
-                      {3, 1u << 13, true},         {3, 1u << 29, true},   {2, kPhysical << 1, true}, {3, kPhysical << 2, true}};
+  const Row rows[] = {{1, kPhysical, false}, {2, kPhysical, false},     {3, kPhysical, false},
+                      {4, kPhysical, false}, {1, u64{1} << 51, false},  {4, 0x80, false},
+                      {2, 1u << 13, true},   {2, 1u << 20, true},       {3, 1u << 13, true},
+                      {3, 1u << 29, true},   {2, kPhysical << 1, true}, {3, kPhysical << 2, true}};
   for (const Row& row : rows) {
     TestGuest fresh;
     fresh.long_mode();
@@ -257,7 +259,10 @@ TEST_F(WalkTest, GarbageTablesNeverLeaveRam) {
       const unsigned size = 1u << random() % 4;
       const bool write = random() & 1;
       const auto fault = fresh.attempt([&] {
-        if (write) fresh.cpu().store(at, size, i); else fresh.cpu().load(at, size);
+        if (write)
+          fresh.cpu().store(at, size, i);
+        else
+          fresh.cpu().load(at, size);
       });
       EXPECT_TRUE(!fault || fault->vector == kPageFault || fault->vector == 0xff);
       fresh.cpu().instruction_done();

@@ -1,13 +1,14 @@
 #include "engine/dbt/simd/stub.h"
 
-#include <sys/mman.h>
 #include <xbyak/xbyak.h>
 
 #include <cstddef>
 #include <cstring>
+#include <utility>
 #include <vector>
 
 #include "base/assert.h"
+#include "engine/dbt/cache/code_memory.h"
 #include "engine/dbt/simd/host_fault.h"
 #include "engine/dbt/simd/xstate.h"
 
@@ -18,13 +19,16 @@ constexpr size_t kStubSize = 32;  // instruction (15) and a jump (5), one per pl
 constexpr size_t kCommonSize = 4096;
 constexpr size_t kArenaSize = kCommonSize + kPlanSlots * kStubSize;
 
+CodeMemory make_memory() {
+  auto memory = CodeMemory::create(kArenaSize);
+  BH_ASSERT(memory.has_value());
+  return std::move(*memory);
+}
+
 // Code of one thread: the common entry and exit, then a stub per plan slot.
 class StubArena {
  public:
   StubArena() {
-    void* at = mmap(nullptr, kArenaSize, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    BH_ASSERT(at != MAP_FAILED);
-    code_ = static_cast<u8*>(at);
     defaults_.resize(4096 + 64);
     auto* aligned = reinterpret_cast<std::byte*>((reinterpret_cast<u64>(defaults_.data()) + 63) & ~u64{63});
     XsaveView view{aligned};
@@ -32,27 +36,24 @@ class StubArena {
     view.set_mxcsr(kMxcsrDefault);
     generate(aligned);
     ensure_fault_stack();
-    register_fault_range(code_, code_ + kArenaSize, on_fault, this);
+    register_fault_range(memory_.begin(), memory_.end(), on_fault, this);
     written_.resize(kPlanSlots);
   }
-  ~StubArena() {
-    unregister_fault_range(code_);
-    munmap(code_, kArenaSize);
-  }
+  ~StubArena() { unregister_fault_range(memory_.begin()); }
 
   void run(const SimdPlan& plan, unsigned slot, StubFrame& frame) {
-    u8* stub = code_ + kCommonSize + slot * kStubSize;
+    u8* const stub = memory_.writable() + kCommonSize + slot * kStubSize;
     if (written_[slot] != plan.serial) write_stub(plan, stub);
     written_[slot] = plan.serial;
-    frame.insn_address = reinterpret_cast<u64>(stub);
-    enter_(&frame, stub);
+    frame.insn_address = reinterpret_cast<u64>(memory_.executable(stub));
+    enter_(&frame, memory_.executable(stub));
   }
 
  private:
   void write_stub(const SimdPlan& plan, u8* stub) {
     std::memcpy(stub, plan.host_bytes.data(), plan.host_length);
     u8* jump = stub + plan.host_length;
-    const i32 distance = static_cast<i32>(leave_ - (jump + 5));
+    const i32 distance = static_cast<i32>(leave_ - memory_.executable(jump + 5));
     jump[0] = 0xe9;
     std::memcpy(jump + 1, &distance, 4);
   }
@@ -60,7 +61,7 @@ class StubArena {
   // enter(rdi = StubFrame*, rsi = stub). RBX holds the frame while the guest's state is loaded; the stub jumps to
   // `leave`.
   void generate(const std::byte* defaults) {
-    Xbyak::CodeGenerator c{kCommonSize, code_};
+    Xbyak::CodeGenerator c{kCommonSize, memory_.writable()};
     const auto field = [&](size_t offset) { return c.ptr[c.rbx + static_cast<int>(offset)]; };
     c.push(c.rbx);
     c.push(c.rbp);
@@ -78,7 +79,7 @@ class StubArena {
     c.mov(c.rcx, field(offsetof(StubFrame, rcx)));
     c.mov(c.rdx, field(offsetof(StubFrame, rdx)));
     c.jmp(c.rbp);
-    leave_ = const_cast<u8*>(c.getCurr());
+    leave_ = memory_.executable(c.getCurr());
     c.mov(field(offsetof(StubFrame, rax)), c.rax);
     c.mov(field(offsetof(StubFrame, rcx)), c.rcx);
     c.mov(field(offsetof(StubFrame, rdx)), c.rdx);
@@ -98,7 +99,7 @@ class StubArena {
     c.pop(c.rbp);
     c.pop(c.rbx);
     c.ret();
-    enter_ = reinterpret_cast<Enter>(code_);
+    enter_ = reinterpret_cast<Enter>(reinterpret_cast<u64>(memory_.begin()));
   }
 
   static bool on_fault(void* owner, ucontext_t* context, int, siginfo_t*) {
@@ -106,7 +107,7 @@ class StubArena {
     auto& registers = context->uc_mcontext.gregs;
     // Faults of the common code, and page faults at all, would be mistakes of ours: images are checked before they get
     // here, and a stub touches only our own memory.
-    if (static_cast<u64>(registers[REG_RIP]) < reinterpret_cast<u64>(arena->code_) + kCommonSize) return false;
+    if (static_cast<u64>(registers[REG_RIP]) < reinterpret_cast<u64>(arena->memory_.begin()) + kCommonSize) return false;
     if (registers[REG_TRAPNO] == 14) return false;
     reinterpret_cast<StubFrame*>(registers[REG_RBX])->fault = registers[REG_TRAPNO];
     registers[REG_RIP] = reinterpret_cast<i64>(arena->leave_);
@@ -114,8 +115,8 @@ class StubArena {
   }
 
   using Enter = void (*)(StubFrame*, const u8*);
-  u8* code_ = nullptr;
-  u8* leave_ = nullptr;
+  CodeMemory memory_ = make_memory();
+  const u8* leave_ = nullptr;  // executable
   Enter enter_ = nullptr;
   std::vector<std::byte> defaults_;
   std::vector<u64> written_;  // serial of the plan whose stub is there
