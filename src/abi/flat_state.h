@@ -7,7 +7,7 @@
 
 namespace bulkhead::abi {
 
-// 32-bit protected mode, flat segments, paging and interrupts off [pvh "Initial state"], [multiboot §3.2].
+// 32-bit protected mode, flat segments, paging and interrupts off [pvh "Initial state"], [multiboot-0.6.96 §3.2].
 void enter_flat32(engine::VcpuState& state, u32 entry);
 
 // 64-bit mode with the first 4 GiB identity-mapped by page tables at kPageTables and a GDT at kBootGdt, both written

@@ -29,7 +29,7 @@ struct Address {
 using Gpa = Address<struct GuestPhysicalTag>;  // guest-physical
 using Gva = Address<struct GuestVirtualTag>;   // guest-linear (after segmentation, before paging)
 
-// Global system interrupt: an input of the interrupt router [acpi "Global System Interrupts"].
+// Global system interrupt: an input of the interrupt router [acpi-6.5 "Global System Interrupts"].
 struct Gsi {
   u32 value = 0;
   constexpr auto operator<=>(const Gsi&) const = default;

@@ -17,7 +17,7 @@ struct KernelImage {
 // /lib/modules. Errors: the file cannot be read. Judging the format is the machine's loader's business.
 Result<KernelImage> inspect_kernel(const std::string& path);
 
-// The release that the first bytes of a bzImage [linux x86/boot "kernel_version"] or any part of an ELF kernel state.
+// The release that the first bytes of a bzImage [linux-boot "kernel_version"] or any part of an ELF kernel state.
 std::string kernel_release(std::string_view file);
 
 }  // namespace bulkhead::zone
