@@ -81,8 +81,8 @@ struct Insn {
   u8 opcode = 0;
   std::array<Operand, 5> operands{};
   MemoryRef mem;
-  u64 imm = 0;  // first immediate, sign-extended to 64 bits where the instruction does so; kRelative: offset from next
-                // RIP; kFarPointer: offset
+  u64 imm = 0;   // first immediate, sign-extended to 64 bits where the instruction does so; kRelative: offset from next
+                 // RIP; kFarPointer: offset
   u16 imm2 = 0;  // second immediate (ENTER's level), or the selector of a far pointer
   // Where things lie in `bytes`, 0 = not there (ModRM can't be at 0).
   u8 modrm_offset = 0, disp_offset = 0, disp_size = 0, imm_offset = 0, imm_size = 0;

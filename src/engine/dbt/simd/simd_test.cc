@@ -5,6 +5,9 @@
 #include <Zydis/MetaInfo.h>
 #include <xmmintrin.h>
 
+#include <fstream>
+#include <string>
+
 #include "engine/dbt/simd/features.h"
 #include "engine/dbt/simd/xstate.h"
 #include "support/cpu_fixture.h"
@@ -312,6 +315,13 @@ TEST_F(Simd, SnapshotsAreMadeSafe) {
   guest.cpu().fill_fpu();
   guest.cpu().spill_fpu();
   EXPECT_EQ(view().mxcsr() & ~host_xstate().mxcsr_mask, 0u);
+}
+
+// The stubs are made while the guest runs, so this holds only if they are written elsewhere than executed.
+TEST_F(Simd, NothingIsWritableAndExecutableAtOnce) {
+  EXPECT_EQ(fault_of(kPaddb), std::nullopt);
+  std::ifstream maps{"/proc/self/maps"};
+  for (std::string line; std::getline(maps, line);) EXPECT_FALSE(line.contains(" rwx")) << line;
 }
 
 TEST(SimdFeatures, NothingUnknownIsOffered) {

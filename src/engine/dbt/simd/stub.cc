@@ -107,7 +107,8 @@ class StubArena {
     auto& registers = context->uc_mcontext.gregs;
     // Faults of the common code, and page faults at all, would be mistakes of ours: images are checked before they get
     // here, and a stub touches only our own memory.
-    if (static_cast<u64>(registers[REG_RIP]) < reinterpret_cast<u64>(arena->memory_.begin()) + kCommonSize) return false;
+    if (static_cast<u64>(registers[REG_RIP]) < reinterpret_cast<u64>(arena->memory_.begin()) + kCommonSize)
+      return false;
     if (registers[REG_TRAPNO] == 14) return false;
     reinterpret_cast<StubFrame*>(registers[REG_RBX])->fault = registers[REG_TRAPNO];
     registers[REG_RIP] = reinterpret_cast<i64>(arena->leave_);
