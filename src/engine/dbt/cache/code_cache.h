@@ -33,9 +33,8 @@ class CodeCache {
   static const InsnMark* mark_at(const Block& block, const u8* host_pc);
 
   void insert(Block* block);  // blocks come in ascending order of code
-  void depend(Block& block, u64 gpa_page) {
-    pages_[gpa_page].push_back(&block);
-  }  // `block` was made knowing that page too
+  // `block` was made knowing that page too.
+  void depend(Block& block, u64 gpa_page) { pages_[gpa_page].push_back(&block); }
   void link(Link& link, Block& to);  // same page, or pages whose mapping is watched by the caller
   void unlink_incoming(Block& block);
   // Drops the blocks with code on this page; calls forget(block) for each.

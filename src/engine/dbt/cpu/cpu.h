@@ -282,6 +282,7 @@ class Cpu {
   const FetchEntry& fetch_entry(u64 linear);
   u64 fetch_limit(u64 linear) const;
   bool on_data_breakpoint_page(u64 linear) const;
+  unsigned accessible_dr(unsigned dr);
   void finish_atomic();
   bool check_pdptes(u64 cr3) const;
 

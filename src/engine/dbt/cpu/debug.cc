@@ -21,7 +21,8 @@ bool overlaps(u64 dr7, u64 breakpoint, unsigned i, u64 at, u64 size) {
 
 }  // namespace
 
-u64 Cpu::read_dr(unsigned dr) {
+// DR4 and DR5 are other names of DR6 and DR7, unless CR4.DE is set. General detect refuses every access.
+unsigned Cpu::accessible_dr(unsigned dr) {
   if ((dr & ~1u) == 4) {
     if (s.cr4 & kCr4De) raise(kUd);
     dr += 2;
@@ -30,20 +31,18 @@ u64 Cpu::read_dr(unsigned dr) {
     fault = {kDb, false, 0, kDr6Bd};
     abandon(Escape::kFault);
   }
+  return dr;
+}
+
+u64 Cpu::read_dr(unsigned dr) {
+  dr = accessible_dr(dr);
   if (dr == 6) return s.dr[6] | kDr6Fixed;
   if (dr == 7) return s.dr[7] | kDr7Fixed;
   return s.dr[dr];
 }
 
 void Cpu::write_dr(unsigned dr, u64 value) {
-  if ((dr & ~1u) == 4) {
-    if (s.cr4 & kCr4De) raise(kUd);
-    dr += 2;
-  }
-  if (s.dr[7] & kDr7Gd) {
-    fault = {kDb, false, 0, kDr6Bd};
-    abandon(Escape::kFault);
-  }
+  dr = accessible_dr(dr);
   if (dr >= 6 && (value >> 32) != 0) raise(kGp, 0);
   if (dr == 6) {
     s.dr[6] = (value & 0xe00f) | kDr6Fixed;

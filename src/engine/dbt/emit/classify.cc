@@ -89,20 +89,6 @@ class KindTable {
   std::array<InsnKind, ZYDIS_MNEMONIC_MAX_VALUE + 1> kinds_;
 };
 
-bool is_vector_class(RegisterClass reg_class) {
-  switch (reg_class) {
-    case RegisterClass::kX87:
-    case RegisterClass::kMmx:
-    case RegisterClass::kXmm:
-    case RegisterClass::kYmm:
-    case RegisterClass::kZmm:
-    case RegisterClass::kMask:
-      return true;
-    default:
-      return false;
-  }
-}
-
 bool is_gpr_class(RegisterClass reg_class) {
   return reg_class >= RegisterClass::kGpr8 && reg_class <= RegisterClass::kGpr64;
 }

@@ -34,6 +34,21 @@ enum class RegisterClass : u8 {
   kOther
 };
 
+// x87 registers count: their state, like the vectors', is the host units' business.
+constexpr bool is_vector_class(RegisterClass reg_class) {
+  switch (reg_class) {
+    case RegisterClass::kX87:
+    case RegisterClass::kMmx:
+    case RegisterClass::kXmm:
+    case RegisterClass::kYmm:
+    case RegisterClass::kZmm:
+    case RegisterClass::kMask:
+      return true;
+    default:
+      return false;
+  }
+}
+
 // Which part of the encoding names an operand.
 enum class OperandField : u8 { kOther, kModrmReg, kModrmRm, kVvvv, kOpcode };
 
@@ -48,8 +63,7 @@ struct Operand {
 };
 
 inline constexpr u8 kNoRegister = 0xff;
-inline constexpr u8 kRipBase =
-    16;  // MemoryRef::base for RIP-relative; disp is already relative to the next instruction
+inline constexpr u8 kRipBase = 16;  // MemoryRef::base; disp is already relative to the next instruction
 
 // The (at most one) memory operand with ModRM/moffs addressing; string instructions use their own registers and only
 // `segment`.
@@ -81,13 +95,14 @@ struct Insn {
   u8 opcode = 0;
   std::array<Operand, 5> operands{};
   MemoryRef mem;
-  u64 imm = 0;   // first immediate, sign-extended to 64 bits where the instruction does so; kRelative: offset from next
-                 // RIP; kFarPointer: offset
+  // First immediate, sign-extended to 64 bits where the instruction does so. kRelative: offset from the next RIP;
+  // kFarPointer: offset.
+  u64 imm = 0;
   u16 imm2 = 0;  // second immediate (ENTER's level), or the selector of a far pointer
   // Where things lie in `bytes`, 0 = not there (ModRM can't be at 0).
   u8 modrm_offset = 0, disp_offset = 0, disp_size = 0, imm_offset = 0, imm_size = 0;
-  u8 prefix_end =
-      0;       // offset of the first byte that is neither legacy prefix nor REX/VEX/EVEX... i.e. start of opcode bytes
+  // Offset of what follows the legacy prefixes and REX: the opcode, or VEX, EVEX, XOP.
+  u8 prefix_end = 0;
   u8 rex = 0;  // REX byte or 0
   // RFLAGS bits by what the instruction does to them [SDM-1 Appendix A].
   u32 flags_read = 0, flags_written = 0;  // `written` includes undefined results

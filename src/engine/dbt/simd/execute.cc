@@ -13,20 +13,6 @@ namespace {
 constexpr u64 kCr0Mp = 1u << 1, kCr0Em = 1u << 2, kCr0Ts = 1u << 3;
 constexpr u64 kCr4Osfxsr = 1u << 9, kCr4Osxmmexcpt = 1u << 10, kCr4Osxsave = 1u << 18;
 
-bool is_simd_register(RegisterClass reg) {
-  switch (reg) {
-    case RegisterClass::kX87:
-    case RegisterClass::kMmx:
-    case RegisterClass::kXmm:
-    case RegisterClass::kYmm:
-    case RegisterClass::kZmm:
-    case RegisterClass::kMask:
-      return true;
-    default:
-      return false;
-  }
-}
-
 bool is_simd_without_register(u16 mnemonic) {
   switch (mnemonic) {
     case ZYDIS_MNEMONIC_FWAIT:
@@ -276,7 +262,7 @@ StepResult advance(const SimdCall& call) {
 
 bool is_simd(const Insn& insn) {
   for (unsigned i = 0; i < insn.operand_count; ++i)
-    if (insn.operands[i].kind == OperandKind::kRegister && is_simd_register(insn.operands[i].reg_class)) return true;
+    if (insn.operands[i].kind == OperandKind::kRegister && is_vector_class(insn.operands[i].reg_class)) return true;
   const bool x87_opcode = insn.encoding == 0 && insn.opcode_map == 0 && (insn.opcode & 0xf8) == 0xd8;
   return x87_opcode || is_simd_without_register(insn.mnemonic);
 }
