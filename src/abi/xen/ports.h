@@ -47,6 +47,8 @@ class Frames {
   // Places a page of ours (its offset in GuestMemory's memfd, page aligned) at a guest frame: XENMEM_add_to_physmap.
   // PVH only; negative Xen error number where it cannot be done.
   virtual i64 place(u64 frame, std::byte* page) = 0;
+  // The guest's frame number of a page of ours (XenPages): PV's GNTTABOP_setup_table and get_status_frames.
+  virtual u64 frame_of(const std::byte* our_page) = 0;
   // Ballooning. `frame` leaves the guest, its page is given back to the host; or comes back, zero-filled.
   virtual i64 release(u64 frame) = 0;
   virtual i64 populate(u64& frame) = 0;  // PV: picks a machine frame and returns it; PVH: fills this one
