@@ -13,6 +13,7 @@
 #include "base/result.h"
 #include "bus/io.h"
 #include "engine/cpu_model.h"
+#include "engine/deprivileged.h"
 #include "engine/exit.h"
 #include "engine/vcpu_state.h"
 #include "memory/guest_memory.h"
@@ -75,6 +76,12 @@ class Partition : public MsiSink {
   virtual void set_extint(bool asserted) = 0;
   virtual void set_extint_source(ExtIntSource* source) = 0;  // before the first run()
   virtual void inject_nmi(unsigned vcpu) = 0;                // any thread
+  // Makes the vCPUs run a guest without privilege; see deprivileged.h. Before the first run(); `guest` outlives us.
+  virtual Result<void> set_deprivileged(DeprivilegedGuest& guest) {
+    (void)guest;
+    return fail("this engine cannot run a guest kernel without privilege");
+  }
+  virtual void signal_attention(unsigned vcpu) { (void)vcpu; }  // of a deprivileged guest; any thread
   // Called (on some vCPU thread) when the guest writes EOI for a vector that a level-triggered IOAPIC entry owns.
   virtual void set_eoi_handler(std::function<void(u8 vector)> handler) = 0;
 };

@@ -37,17 +37,24 @@ std::string hardware_virtualization(const std::string& cpuinfo) {
 std::string why_not_open(const std::string& path, const char* shown) {
   const UniqueFd fd{::open(path.c_str(), O_RDWR | O_CLOEXEC)};
   if (fd) return {};
-  if (errno == ENOENT) return std::string{"there is no "} + shown;
-  return std::string{shown} + " does not open: " + std::strerror(errno);
+  const int error = errno;
+  if (error == ENOENT) return std::string{"there is no "} + shown;
+  std::string text = fmt::format("{} does not open: {}", shown, std::strerror(error));
+  if (error == EACCES || error == EPERM) text += " (run as a user who may, often one in the group that owns it)";
+  return text;
 }
 
+// There are hosts whose /dev/kvm opens and then emulates every instruction of an ordinary kernel.
 HostEngine probe_kvm(const std::string& root) {
-  std::string missing = why_not_open(root + "/dev/kvm", "/dev/kvm");
+  const std::string missing = why_not_open(root + "/dev/kvm", "/dev/kvm");
   const std::string hardware = hardware_virtualization(read_text(root + "/proc/cpuinfo"));
+  if (!missing.empty())
+    return {EngineKind::kKvm, false, missing + (hardware.empty() ? ", and the CPU flags show no VT-x/AMD-V" : "")};
   if (hardware.empty())
-    missing += missing.empty() ? "/dev/kvm opens, but the CPU flags show neither VT-x nor AMD-V"
-                               : ", and the CPU flags show neither VT-x nor AMD-V";
-  if (!missing.empty()) return {EngineKind::kKvm, false, missing};
+    return {
+        EngineKind::kKvm, false,
+        "/dev/kvm opens but has no VT-x/AMD-V under it (the CPU flags show neither vmx nor svm), so it counts as not "
+        "usable for auto and pvh"};
   return {EngineKind::kKvm, true, "/dev/kvm opens and the CPU flags show " + hardware};
 }
 
@@ -57,22 +64,26 @@ HostEngine probe_mshv(const std::string& root) {
 }
 
 HostEngine probe_xen(const std::string& root) {
+  const auto lacks = [](std::string why) { return HostEngine{EngineKind::kXen, false, std::move(why)}; };
   if (read_text(root + "/sys/hypervisor/type") != "xen\n")
-    return {EngineKind::kXen, false, "this is not a Xen host: /sys/hypervisor/type does not say xen"};
+    return lacks("this is not a Xen host: /sys/hypervisor/type does not say xen");
   if (!read_text(root + "/proc/xen/capabilities").contains("control_d"))
-    return {EngineKind::kXen, false,
-            "this Xen domain does not control the host: /proc/xen/capabilities lacks control_d"};
+    return lacks("this Xen domain does not control the host: /proc/xen/capabilities lacks control_d");
+  if (std::string missing = why_not_open(root + "/dev/xen/privcmd", "/dev/xen/privcmd"); !missing.empty())
+    return lacks("this is a Xen host, but " + missing);
   const std::string capabilities = read_text(root + "/sys/hypervisor/properties/capabilities");
-  if (!capabilities.contains("hvm") && !capabilities.contains("hap"))
-    return {EngineKind::kXen, false, "this Xen host's capabilities list neither hvm nor hap"};
-  return {EngineKind::kXen, true, "this Xen host's capabilities list hvm"};
+  const bool pv = capabilities.contains("xen-3.0-x86_64");
+  for (const char* const proof : {"hvm", "hap"})
+    if (capabilities.contains(proof))
+      return {EngineKind::kXen, true, fmt::format("this Xen host's capabilities list {}", proof), pv};
+  return {EngineKind::kXen, false, "this Xen host's capabilities list neither hvm nor hap", pv};
 }
 
 }  // namespace
 
 HostEngines probe_host(const std::string& root) {
   return {{probe_kvm(root), probe_mshv(root), probe_xen(root),
-           HostEngine{EngineKind::kDbt, true, "needs no hardware, no kernel module and no privilege"}}};
+           HostEngine{EngineKind::kDbt, true, "needs no hardware, no kernel module and no privilege", true}}};
 }
 
 }  // namespace bulkhead::engine

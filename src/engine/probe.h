@@ -10,8 +10,9 @@ namespace bulkhead::engine {
 // What the host offers for one engine, whether or not this build has that engine.
 struct HostEngine {
   EngineKind kind;
-  bool usable = false;
-  std::string reason;  // usable: what proves it; otherwise what is missing
+  bool usable = false;      // kvm, mshv, xen: hardware virtualization, proven
+  std::string reason;       // usable: what proves it; otherwise what is missing
+  bool carries_pv = false;  // pv guests; on a Xen host these need no hardware virtualization
 };
 // In the order of preference: kvm, mshv, xen, dbt.
 struct HostEngines {

@@ -70,6 +70,16 @@ Vcpu& DbtPartition::vcpu(unsigned index) {
   return *vcpus_[index];
 }
 
+Result<void> DbtPartition::set_deprivileged(DeprivilegedGuest& guest) {
+  for (const auto& vcpu : vcpus_) vcpu->set_deprivileged(guest, vcpus_);
+  return {};
+}
+
+void DbtPartition::signal_attention(unsigned vcpu) {
+  BH_ASSERT(vcpu < vcpus_.size());
+  vcpus_[vcpu]->signal_attention();
+}
+
 void DbtPartition::inject_nmi(unsigned vcpu) {
   BH_ASSERT(vcpu < vcpus_.size());
   shared_.cpus[vcpu]->lapic->inject_nmi();

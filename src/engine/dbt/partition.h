@@ -23,6 +23,8 @@ class DbtPartition final : public Partition {
   void set_extint(bool asserted) override { shared_.set_extint(asserted); }
   void set_extint_source(ExtIntSource* source) override { shared_.extint_source = source; }
   void inject_nmi(unsigned vcpu) override;
+  Result<void> set_deprivileged(DeprivilegedGuest& guest) override;
+  void signal_attention(unsigned vcpu) override;
   void set_eoi_handler(std::function<void(u8 vector)> handler) override { shared_.eoi_handler = std::move(handler); }
   void send(Msi message) override { shared_.deliver_msi(message); }
 

@@ -2,6 +2,8 @@
 
 #include <sys/prctl.h>
 
+#include <thread>
+
 #include "engine/dbt/emit/translator.h"
 #include "engine/dbt/interpreter_runner.h"
 #include "engine/dbt/simd/host_fault.h"
@@ -9,10 +11,10 @@
 namespace bulkhead::engine::dbt {
 namespace {
 
-enum CounterIndex : std::size_t { kHalts, kEvents, kFirstOfRunner };
-const std::vector<std::string_view> kInterpreterCounters = {"halts", "events_taken", "instructions_interpreted"};
+enum CounterIndex : std::size_t { kHalts, kEvents, kTraps, kFirstOfRunner };
+const std::vector<std::string_view> kInterpreterCounters = {"halts", "events_taken", "traps", "instructions_interpreted"};
 const std::vector<std::string_view> kTranslatorCounters = {
-    "halts",       "events_taken",       "blocks_translated", "instructions_translated", "block_lookups",
+    "halts", "events_taken", "traps", "blocks_translated", "instructions_translated", "block_lookups",
     "block_links", "misses_interpreted", "interpreter_calls", "invalidations",           "cache_flushes",
     "host_faults", "steps_interpreted",  "tlb_fills"};
 
@@ -64,11 +66,49 @@ StepResult DbtVcpu::run_until_exit() {
   for (;;) {
     if (cpu_.io_log.done == 0)
       if (const auto end = attend()) return *end;
-    const StepResult result = runner_->run(cpu_);
+    const StepResult result = guest_ == nullptr ? runner_->run(cpu_) : run_guest();
     cpu_.spill_fpu();
+    if (result == StepResult::kTrap) {
+      count(traps_);
+      guest_->trap(*view_, cpu_.trap);
+      continue;
+    }
     if (result == StepResult::kExit || result == StepResult::kShutdown) return result;
     if (result == StepResult::kHalt) count(halts_);
   }
+}
+
+// With the door open for others who ask for a TLB flush: either we see their request here, or they see us inside.
+StepResult DbtVcpu::run_guest() {
+  in_guest_.store(true, std::memory_order_seq_cst);
+  StepResult result = StepResult::kBranch;
+  if (cpu_.s.pending.load(std::memory_order_seq_cst) == 0) result = runner_->run(cpu_);
+  in_guest_.store(false, std::memory_order_release);
+  return result;
+}
+
+void DbtVcpu::set_deprivileged(DeprivilegedGuest& guest, std::span<const std::unique_ptr<DbtVcpu>> all) {
+  guest_ = &guest;
+  view_ = std::make_unique<DbtDeprivilegedCpu>(cpu_, all);
+  signal_attention();
+}
+
+void DbtVcpu::request_flush() {
+  flush_wanted_.store(true, std::memory_order_seq_cst);
+  cpu_.s.pending.fetch_or(kPendingFlush, std::memory_order_seq_cst);  // a sleeping vCPU needs no waking for it
+}
+
+void DbtVcpu::wait_for_flush() const {
+  for (unsigned spins = 0; in_guest_.load(std::memory_order_seq_cst) && flush_wanted_.load(std::memory_order_acquire);
+       ++spins)
+    if (spins > 200) std::this_thread::yield();
+}
+
+void DbtVcpu::flush_if_asked() {
+  if (!(cpu_.s.pending.load(std::memory_order_acquire) & kPendingFlush)) return;
+  cpu_.s.pending.fetch_and(~u32{kPendingFlush}, std::memory_order_acq_rel);
+  flush_wanted_.store(false, std::memory_order_release);
+  cpu_.flush_tlb(true);
 }
 
 // What is pending, and halting. A value ends run(); nullopt: execute.
@@ -80,6 +120,11 @@ std::optional<StepResult> DbtVcpu::attend() {
       s.pending.fetch_and(~u32{kPendingKick}, std::memory_order_acq_rel);
       cpu_.exit = KickedExit{};
       return StepResult::kExit;
+    }
+    flush_if_asked();
+    if (s.pending.load(std::memory_order_acquire) & kPendingAttention) {
+      s.pending.fetch_and(~u32{kPendingAttention}, std::memory_order_acq_rel);
+      guest_->attention(*view_);
     }
     if (s.pending.load(std::memory_order_acquire) != 0) {
       const auto taken = cpu_.take_pending_event();
@@ -116,6 +161,7 @@ void DbtVcpu::refresh_counters() const {
   const auto show = [this](std::size_t index, u64 value) { counters_[index].add(value - counters_[index].value()); };
   show(kHalts, halts_.load(std::memory_order_relaxed));
   show(kEvents, events_.load(std::memory_order_relaxed));
+  show(kTraps, traps_.load(std::memory_order_relaxed));
   if (mode_ == Mode::kInterpreter)
     return show(kFirstOfRunner, static_cast<const InterpreterRunner&>(*runner_).instructions());
   const TranslatorCounters& t = translator_counters(*runner_);

@@ -8,6 +8,7 @@
 #include "engine/dbt/cpu/block_runner.h"
 #include "engine/dbt/cpu/lapic.h"
 #include "engine/dbt/cpu/shared.h"
+#include "engine/dbt/deprivileged.h"
 
 namespace bulkhead::engine::dbt {
 
@@ -25,9 +26,18 @@ class DbtVcpu final : public Vcpu {
   std::string describe() override;
   const telemetry::CounterSet& counters() const override;
 
+  // From now on the guest has no privilege and `guest` handles its traps. Before the first run().
+  void set_deprivileged(DeprivilegedGuest& guest, std::span<const std::unique_ptr<DbtVcpu>> all);
+  void signal_attention() { cpu_.lapic->signal(kPendingAttention); }  // any thread
+  // Another vCPU's thread asks for a TLB flush, then waits until no guest instruction can use an old entry any more.
+  void request_flush();
+  void wait_for_flush() const;
+
  private:
   void enter_thread();
   StepResult run_until_exit();
+  StepResult run_guest();
+  void flush_if_asked();
   std::optional<StepResult> attend();
   std::optional<StepResult> deliver_injected();
   void refresh_counters() const;
@@ -42,6 +52,9 @@ class DbtVcpu final : public Vcpu {
   void load_events(const VcpuState& state);
 
   Cpu& cpu_;
+  DeprivilegedGuest* guest_ = nullptr;
+  std::unique_ptr<DbtDeprivilegedCpu> view_;  // for `guest_`
+  std::atomic<bool> in_guest_{false}, flush_wanted_{false};
   const Mode mode_;
   std::unique_ptr<BlockRunner> runner_;
   bool thread_ready_ = false;
@@ -51,7 +64,7 @@ class DbtVcpu final : public Vcpu {
   // Events that set_state() brought and that no bit of the state can hold.
   std::optional<Fault> injected_fault_;
   std::optional<u8> injected_interrupt_;
-  std::atomic<u64> halts_{0}, events_{0};
+  std::atomic<u64> halts_{0}, events_{0}, traps_{0};
   mutable Mutex counters_mutex_;
   mutable telemetry::CounterSet counters_;
 };

@@ -11,6 +11,7 @@
 #include <csetjmp>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 
 #include "base/assert.h"
@@ -67,6 +68,7 @@ enum class StepResult : u8 {
   kExit,      // exit() must be returned to the machine; RIP still at the instruction (its completion re-executes it)
   kHalt,      // HLT done, RIP behind it
   kShutdown,  // triple fault
+  kTrap,      // of a deprivileged guest: cpu.trap is for its handler, and the instruction is over
 };
 
 class Cpu {
@@ -222,6 +224,23 @@ class Cpu {
   void fill_fpu();            // s.xsave -> host registers
   u64 simd_features = 0;      // simd/: what the CPU model has of it, one bit each; 0 = not looked up yet
   u64 interp_extensions = 0;  // interp/extensions.h: likewise, of the integer instructions
+
+  // ---- a guest without privilege (engine/deprivileged.h): no IDT, and two sets of page tables. Its kernel's data are
+  // in the TLB space kSupervisorAc, walked from CR3; its users' in kUser, from `user_root`; both need U in every entry.
+  // Descriptor tables are read as kSupervisor, from CR3.
+  bool deprivileged = false;
+  GuestMode guest_mode = GuestMode::kKernel;
+  u64 user_root = 0;
+  Trap trap;
+  // While one instruction is run with its writes to the page `redirect_linear` going to `redirect_host`.
+  u64 redirect_linear = kNoTag;
+  std::byte* redirect_host = nullptr;
+  bool try_load_segment(Seg seg, u16 selector);         // false: fault; nothing has changed
+  bool try_load_code_and_stack(u16 cs, u16 ss);         // the same
+  void set_flat_code_and_stack(u16 cs, u16 ss);         // ring 3, 64-bit
+  bool try_copy_in(u64 linear, std::span<std::byte> out);
+  bool try_copy_out(u64 linear, std::span<const std::byte> in);
+  bool try_set_xcr0(u64 value);
 
   // ---- caches of translated code: installed by the translator
   // Called when guest code on a physical page may have changed or its mapping went away.

@@ -59,7 +59,9 @@ enum Pending : u32 {
   kPendingInvalidate = 8,  // another vCPU asks to drop translations or TLB entries
   kPendingInit = 16,
   kPendingSipi = 32,
-  kPendingSmi = 64,  // never set; reserved
+  kPendingSmi = 64,         // never set; reserved
+  kPendingAttention = 128,  // Partition::signal_attention()
+  kPendingFlush = 256,      // another vCPU of a deprivileged guest asks for a TLB flush
 };
 
 struct alignas(64) CpuState {

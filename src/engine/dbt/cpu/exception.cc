@@ -62,6 +62,11 @@ StepResult Cpu::deliver_external(u8 vector) {
 // Raises what goes wrong as the INT instruction's own fault.
 StepResult Cpu::deliver_software_interrupt(u8 vector, u64 return_rip, bool int3_or_into, bool icebp) {
   if (v8086() && !int3_or_into && !icebp && (s.rflags & kIopl) != kIopl) raise(kGp, 0);
+  if (deprivileged) {
+    const Trap::Kind kind = icebp ? Trap::Kind::kException : Trap::Kind::kSoftwareInterrupt;
+    trap = {kind, vector, false, 0, 0, return_rip};
+    return StepResult::kTrap;
+  }
   Event event;
   event.vector = vector;
   event.software = !icebp;
@@ -80,6 +85,10 @@ StepResult Cpu::deliver_event(Event event) {
   for (;;) {
     if (event.vector == kPageFault && event.fault_class) s.cr2 = event.address;
     if (event.vector == kDb && event.address != 0) s.dr[6] = (s.dr[6] & ~u64{0xf}) | 0xffff0ff0 | event.address;
+    if (deprivileged) {
+      trap = {Trap::Kind::kException, event.vector, event.has_error, event.error, event.address, event.return_rip};
+      return StepResult::kTrap;
+    }
     if (try_enter(event)) {
       if (event.vector == kDb) s.dr[7] &= ~(u64{1} << 13);  // GD
       return StepResult::kBranch;

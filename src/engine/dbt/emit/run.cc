@@ -18,7 +18,8 @@ void count(std::atomic<u64>& counter) {
 }
 
 bool must_return(StepResult result) {
-  return result == StepResult::kExit || result == StepResult::kHalt || result == StepResult::kShutdown;
+  return result == StepResult::kExit || result == StepResult::kHalt || result == StepResult::kShutdown ||
+         result == StepResult::kTrap;
 }
 
 }  // namespace

@@ -131,6 +131,10 @@ StepResult op_iret(Cpu& cpu, const Insn& insn) {
 
 // ---- fast system calls
 StepResult op_syscall(Cpu& cpu, const Insn& insn) {
+  if (cpu.deprivileged) {
+    cpu.trap = {Trap::Kind::kSyscall, 0, false, 0, 0, next_rip(cpu, insn)};
+    return StepResult::kTrap;
+  }
   cpu.syscall(next_rip(cpu, insn));
   return StepResult::kBranch;
 }
@@ -138,8 +142,12 @@ StepResult op_sysret(Cpu& cpu, const Insn& insn) {
   cpu.sysret((insn.rex & 8) ? 8 : 4);
   return StepResult::kBranch;
 }
-StepResult op_sysenter(Cpu& cpu, const Insn&) {
+StepResult op_sysenter(Cpu& cpu, const Insn& insn) {
   require_extension(cpu, Extension::kSysenter);
+  if (cpu.deprivileged) {
+    cpu.trap = {Trap::Kind::kSysenter, 0, false, 0, 0, next_rip(cpu, insn)};
+    return StepResult::kTrap;
+  }
   cpu.sysenter();
   return StepResult::kBranch;
 }

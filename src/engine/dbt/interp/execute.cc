@@ -41,7 +41,7 @@ void end_interrupt_shadow(Cpu& cpu) {
 // on.
 StepResult traps_after(Cpu& cpu, const Insn& insn, StepResult result, u64 rip, u64 rflags) {
   const auto trap = cpu.debug_trap_after(rflags & kTf);
-  if (result == StepResult::kShutdown) return result;
+  if (result == StepResult::kShutdown || result == StepResult::kTrap) return result;
   if (result == StepResult::kBranch && insn.rep != RepKind::kNone && cpu.s.rip == rip) cpu.s.rflags |= rflags & kRf;
   // After MOV SS and POP SS nothing comes between them and the next instruction.
   const bool held = cpu.s.interrupt_shadow && insn.mnemonic != ZYDIS_MNEMONIC_STI;

@@ -26,6 +26,8 @@ Cpu::Piece Cpu::resolve(TlbSpace space, u64 linear, Access access) {
   if ((access == Access::kWrite ? entry.write_tag : entry.read_tag) == (linear & kPageMask))
     return {reinterpret_cast<std::byte*>(entry.addend + linear), (entry.gpa_page & kPageMask) | (linear & 0xfff),
             false};
+  if (access == Access::kWrite && (linear & kPageMask) == redirect_linear) [[unlikely]]
+    return {redirect_host + (linear & 0xfff), 0, false};
   const Translation t = walk_in(linear, access, space, false);
   if (!t.ok) raise_page_fault(linear, t.error);
   if (owes_settling(space, linear)) [[unlikely]]

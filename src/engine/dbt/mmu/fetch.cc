@@ -12,7 +12,7 @@ constexpr unsigned kLongest = 15;
 }  // namespace
 
 const Cpu::FetchEntry& Cpu::fetch_entry(u64 linear) {
-  const u64 user = s.cpl == 3;
+  const u64 user = space_for(s.cpl) == TlbSpace::kUser;
   const u64 tag = (linear & kPageMask) | user;
   FetchEntry& entry = fetch_cache_[((linear >> 12) ^ user) % kFetchEntries];
   if (entry.tag == tag && entry.generation == (entry.global ? global_generation_ : generation_)) return entry;

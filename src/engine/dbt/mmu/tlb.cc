@@ -26,12 +26,13 @@ u64 gbyte_bit(u64 linear) { return u64{1} << (((linear >> 30) * 0x9e3779b97f4a7c
 bool Cpu::smap_active() const { return (s.cr4 & kCr4Smap) && (s.cr0 & kCr0Pg); }
 
 TlbSpace Cpu::space_for(unsigned cpl) const {
+  if (deprivileged) return guest_mode == GuestMode::kUser ? TlbSpace::kUser : TlbSpace::kSupervisorAc;
   if (cpl == 3) return TlbSpace::kUser;
   return smap_active() && !(s.rflags & kAc) ? TlbSpace::kSupervisor : TlbSpace::kSupervisorAc;
 }
 
 // Implicit supervisor accesses: AC does not help them [SDM-3A §4.6.1].
-TlbSpace Cpu::system_space() const { return smap_active() ? TlbSpace::kSupervisor : TlbSpace::kSupervisorAc; }
+TlbSpace Cpu::system_space() const { return smap_active() || deprivileged ? TlbSpace::kSupervisor : TlbSpace::kSupervisorAc; }
 
 void Cpu::log_fill(TlbSpace space, TlbEntry& entry, unsigned slot) {
   if (entry.gpa_page & kTlbUsed) return;

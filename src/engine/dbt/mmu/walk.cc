@@ -192,7 +192,7 @@ Cpu::Translation Cpu::walk_in(u64 linear, Access access, TlbSpace space, bool pr
   if (!(s.cr0 & kCr0Pg)) return identity(linear);
   Rules rules{};
   rules.format = long_mode() ? Format::k4Level : (s.cr4 & kCr4Pae) ? Format::kPae : Format::k32;
-  rules.user = space == TlbSpace::kUser;
+  rules.user = space == TlbSpace::kUser || (deprivileged && space != TlbSpace::kSupervisor);
   rules.write = access == Access::kWrite;
   rules.fetch = access == Access::kExecute;
   rules.nxe = (s.efer & kEferNxe) && rules.format != Format::k32;
@@ -200,12 +200,12 @@ Cpu::Translation Cpu::walk_in(u64 linear, Access access, TlbSpace space, bool pr
   rules.smep = s.cr4 & kCr4Smep;
   rules.smap = space == TlbSpace::kSupervisor;
   rules.pse = s.cr4 & kCr4Pse;
-  Walker walker{shared, features, rules, s.cr3};
+  Walker walker{shared, features, rules, deprivileged && space == TlbSpace::kUser ? user_root : s.cr3};
   Translation t;
   // Guests that rewrite their tables without pause only slow themselves: after some tries A and D stay as they are.
   for (unsigned tries = 0; tries < 64; ++tries)
     if (walker.run(linear, !probe_only, t)) break;
-  t.global = t.global && (s.cr4 & kCr4Pge);
+  t.global = deprivileged ? linear >= DeprivilegedCpu::kKernelHalf && linear >> 47 != 0 : t.global && (s.cr4 & kCr4Pge);
   return t;
 }
 
