@@ -49,7 +49,7 @@ VirtioBlk::VirtioBlk(BlockCore& core, unsigned queues)
     : core_{core},
       queue_sizes_(queues, kQueueSize),
       features_{features_of(core, queues)},
-      worker_{[this](u64 items) { work(items); }} {
+      worker_{"virtio-blk", [this](u64 items) { work(items); }} {
   BH_ASSERT(queues >= 1 && queues <= kMaxQueues);
 }
 

@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "device/core/block/block_core.h"
-#include "device/virtio/blk/worker.h"
+#include "device/core/work/worker.h"
 #include "device/virtio/device.h"
 
 namespace bulkhead::device::virtio {

@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "device/core/console/console_core.h"
-#include "device/virtio/console/serial_work.h"
+#include "device/core/work/serial_work.h"
 #include "device/virtio/device.h"
 #include "spec/virtio.h"
 

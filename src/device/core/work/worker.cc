@@ -1,11 +1,11 @@
-#include "device/virtio/blk/worker.h"
+#include "device/core/work/worker.h"
 
 #include <pthread.h>
 #include <signal.h>
 
 #include <utility>
 
-namespace bulkhead::device::virtio {
+namespace bulkhead::device {
 
 void Worker::start() {
   if (thread_.joinable()) return;
@@ -15,7 +15,7 @@ void Worker::start() {
   ::pthread_sigmask(SIG_SETMASK, &all, &before);
   thread_ = std::thread{[this] { loop(); }};
   ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
-  ::pthread_setname_np(thread_.native_handle(), "virtio-blk");
+  ::pthread_setname_np(thread_.native_handle(), name_);
 }
 
 Worker::~Worker() {
@@ -65,4 +65,4 @@ void Worker::loop() {
   }
 }
 
-}  // namespace bulkhead::device::virtio
+}  // namespace bulkhead::device

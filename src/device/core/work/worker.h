@@ -9,13 +9,14 @@
 
 #include "base/ints.h"
 
-namespace bulkhead::device::virtio {
+namespace bulkhead::device {
 
 class Worker {
  public:
   // `work` gets the set of items that were kicked. It should look at stop_soon() between requests and return early when
   // it is true; items it was given are then kicked again when the pause is over.
-  explicit Worker(std::function<void(u64 items)> work) : work_{std::move(work)} {}
+  // `name` of the thread, at most 15 characters.
+  Worker(const char* name, std::function<void(u64 items)> work) : name_{name}, work_{std::move(work)} {}
   ~Worker();
 
   void start();  // once; before it kicks only collect
@@ -26,6 +27,8 @@ class Worker {
 
  private:
   void loop();
+
+  const char* name_;
   std::function<void(u64)> work_;
   std::mutex mutex_;
   std::condition_variable changed_;
@@ -35,4 +38,4 @@ class Worker {
   std::thread thread_;
 };
 
-}  // namespace bulkhead::device::virtio
+}  // namespace bulkhead::device

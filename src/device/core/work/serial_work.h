@@ -6,7 +6,7 @@
 
 #include "base/ints.h"
 
-namespace bulkhead::device::virtio {
+namespace bulkhead::device {
 
 class SerialWork {
  public:
@@ -46,4 +46,4 @@ class SerialWork {
   std::atomic<bool> busy_{false};
 };
 
-}  // namespace bulkhead::device::virtio
+}  // namespace bulkhead::device
