@@ -22,8 +22,9 @@ std::string read_text(const std::string& path) {
 std::string hardware_virtualization(const std::string& cpuinfo) {
   std::istringstream lines{cpuinfo};
   for (std::string line; std::getline(lines, line);) {
-    if (!line.starts_with("flags")) continue;
-    std::istringstream flags{line.substr(line.find(':') + 1)};
+    const std::size_t colon = line.find(':');
+    if (!line.starts_with("flags") || colon == std::string::npos) continue;
+    std::istringstream flags{line.substr(colon + 1)};
     for (std::string flag; flags >> flag;) {
       if (flag == "vmx") return "VT-x";
       if (flag == "svm") return "AMD-V";
