@@ -1,4 +1,5 @@
 """What is refused: status 125, nothing on stdout, one line on stderr that says what, where and what to do."""
+import json
 import os
 
 from harness import kernels
@@ -95,16 +96,29 @@ class Refused(Case):
                           ["run", "--boot-timeout", "0", "--", "true"], ["run", "--env", "=x", "--", "true"]):
             self.assert_refused(self.run_program(*arguments))
 
+    def host(self):
+        return json.loads(self.run_program("host", "--json").out)
+
     def test_backend_or_engine_not_there(self):
-        for options in (("-V", "pv"), ("-V", "hvm"), ("-V", "qemu"), ("--engine", "qemu"), ("--engine", "xen"),
-                        ("--engine", "mshv")):
+        for options in (("-V", "hvm"), ("-V", "hvm", "--engine", "dbt"), ("-V", "qemu"), ("--engine", "qemu"),
+                        ("-V", "pv", "--engine", "kvm"), ("-V", "pv", "--engine", "mshv")):
             self.assert_refused(self.boot(*options))
+        for backend in self.host()["virt_backends"]:
+            if not backend["built_on"]:
+                self.assert_refused(self.boot("-V", backend["name"]), "not built yet")
         self.assert_status(self.boot("--engine", "dbt", "-V", "pvh"), 0)
 
+    def test_engine_the_host_lacks(self):
+        for engine in self.host()["engines"]:
+            if not engine["usable"]:
+                self.assert_refused(self.boot("--engine", engine["name"]), engine["reason"])
+
     def test_pvh_is_not_replaced(self):
-        if os.path.exists("/dev/kvm"):
-            self.skipTest("this host may have hardware virtualization (/dev/kvm is there)")
-        self.assert_refused(self.boot("-V", "pvh"), "--engine dbt")
+        engines = [engine for engine in self.host()["engines"] if engine["name"] != "dbt"]
+        if any(engine["usable"] for engine in engines):
+            self.skipTest("this host has hardware virtualization")
+        for refusal in self.both("-V", "pvh"):
+            self.assert_refused(refusal, "--engine dbt -V pvh", *[engine["reason"] for engine in engines])
 
     def test_cpu_model_unknown(self):
         self.assert_refused(self.boot("--cpu", "i386sx"), "i386sx")
