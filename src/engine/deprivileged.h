@@ -61,6 +61,7 @@ class DeprivilegedCpu {
   // it faulted or is not one that can be run like this; nothing has changed then.
   virtual bool step_into_copy(u64 linear, std::byte* copy) = 0;
 
+  virtual bool in_64bit_code() const = 0;
   virtual u16 selector(Segment segment) const = 0;
   virtual u64 base(Segment segment) const = 0;
   virtual void set_base(Segment segment, u64 base) = 0;  // FS and GS; canonical

@@ -28,6 +28,7 @@ class DbtDeprivilegedCpu final : public DeprivilegedCpu {
   std::optional<u64> translate(u64 linear, bool write) override;
   unsigned read_code(std::span<std::byte, 16> out) override;
   bool step_into_copy(u64 linear, std::byte* copy) override;
+  bool in_64bit_code() const override { return cpu_.code_size() == CodeSize::k64; }
   u16 selector(Segment segment) const override { return cpu_.s.seg[segment].selector; }
   u64 base(Segment segment) const override { return cpu_.s.seg[segment].base; }
   void set_base(Segment segment, u64 base) override { cpu_.s.seg[segment].base = base; }

@@ -1,0 +1,130 @@
+// The way into the guest kernel's handlers and back [xen/arch-x86/xen-x86_64.h iret_context, xen/callback.h].
+#include <xen/errno.h>
+#include <xen/xen.h>
+
+#include "abi/xen/pv/call.h"
+
+namespace bulkhead::abi::xen::pv {
+namespace {
+
+constexpr u64 kTf = 1u << 8, kIf = 1u << 9, kIoplBits = 3u << 12, kNt = 1u << 14, kRf = 1u << 16, kVm = 1u << 17,
+              kAc = 1u << 18;
+
+// The kernel is told apart from its users by the privilege in the saved selector.
+u16 saved_cs(u16 cs, bool kernel) { return kernel ? static_cast<u16>(cs & ~3u) : cs; }
+
+}  // namespace
+
+// Kernel and user mode each have their GS base.
+void Guest::toggle(Cpu& cpu) {
+  cpu.set_mode(cpu.mode() == engine::GuestMode::kKernel ? engine::GuestMode::kUser : engine::GuestMode::kKernel);
+  const u64 other = cpu.hidden_gs_base();
+  cpu.hidden_gs_base() = cpu.base(Cpu::kGs);
+  cpu.set_base(Cpu::kGs, other);
+}
+
+u64 Guest::guest_flags(const Cpu& cpu, bool masked) {
+  u64 flags = cpu.rflags() & ~(kIf | kIoplBits);
+  if (!masked) flags |= kIf;
+  if (domain_->vm_assists() & (u64{1} << VMASST_TYPE_architectural_iopl))
+    flags |= u64{vcpus_[cpu.index()]->iopl} << 12;
+  return flags;
+}
+
+// Onto the kernel's stack, 16-byte aligned before the first word; `words` from the lowest address up.
+bool Guest::push_frame(Cpu& cpu, VcpuRecord& v, std::span<const u64> words) {
+  (void)v;
+  const u64 at = cpu.gpr()[Cpu::kRsp] - words.size_bytes();
+  if (!Call::allowed(at, words.size_bytes()) || !cpu.write(at, std::as_bytes(words))) return false;
+  cpu.gpr()[Cpu::kRsp] = at;
+  return true;
+}
+
+void Guest::bounce(Cpu& cpu, const Bounce& to) {
+  VcpuRecord& v = record(cpu);
+  if (to.address == 0) return crash(cpu, "the guest has no handler for what happened to it");
+  const bool from_kernel = cpu.mode() == engine::GuestMode::kKernel;
+  const bool masked = domain_->upcall_masked(cpu.index());
+  auto& gpr = cpu.gpr();
+  const u64 rsp = gpr[Cpu::kRsp];
+  const u64 cs = saved_cs(cpu.selector(Cpu::kCs), from_kernel) | u64{masked} << 32, ss = cpu.selector(Cpu::kSs);
+  const u64 flags = guest_flags(cpu, masked);
+  if (!from_kernel) toggle(cpu);
+  gpr[Cpu::kRsp] = (from_kernel ? rsp : v.kernel_sp) & ~u64{15};
+  bool pushed;
+  if (to.error) {
+    const u64 words[] = {gpr[Cpu::kRcx], gpr[Cpu::kR11], *to.error, cpu.rip(), cs, flags, rsp, ss};
+    pushed = push_frame(cpu, v, words);
+  } else {
+    const u64 words[] = {gpr[Cpu::kRcx], gpr[Cpu::kR11], cpu.rip(), cs, flags, rsp, ss};
+    pushed = push_frame(cpu, v, words);
+  }
+  if (!pushed) return crash(cpu, "the guest kernel's stack cannot be written");
+  cpu.set_flat_code_and_stack(FLAT_KERNEL_CS, FLAT_KERNEL_SS);
+  cpu.set_rflags(cpu.rflags() & ~(kTf | kNt | kRf | kVm | kAc));
+  cpu.rip() = to.address;
+  if (to.mask_events) domain_->set_upcall_masked(cpu.index(), true);
+}
+
+// The guest asked to go on with selectors that cannot be loaded.
+void Guest::bounce_failsafe(Cpu& cpu, u16 cs, u16 ss) {
+  VcpuRecord& v = record(cpu);
+  counters_[kFailsafes].add();
+  if (v.failsafe.address == 0) return crash(cpu, "the guest returned to bad selectors and has no failsafe callback");
+  const bool from_kernel = cpu.mode() == engine::GuestMode::kKernel;
+  const bool masked = domain_->upcall_masked(cpu.index());
+  auto& gpr = cpu.gpr();
+  const u64 rsp = gpr[Cpu::kRsp], flags = guest_flags(cpu, masked);
+  if (!from_kernel) toggle(cpu);
+  gpr[Cpu::kRsp] = (from_kernel ? rsp : v.kernel_sp) & ~u64{15};
+  const u64 words[] = {gpr[Cpu::kRcx],
+                       gpr[Cpu::kR11],
+                       cpu.selector(Cpu::kDs),
+                       cpu.selector(Cpu::kEs),
+                       cpu.selector(Cpu::kFs),
+                       cpu.selector(Cpu::kGs),
+                       cpu.rip(),
+                       saved_cs(cs, from_kernel) | u64{masked} << 32,
+                       flags,
+                       rsp,
+                       ss};
+  if (!push_frame(cpu, v, words)) return crash(cpu, "the guest kernel's stack cannot be written");
+  cpu.set_flat_code_and_stack(FLAT_KERNEL_CS, FLAT_KERNEL_SS);
+  cpu.set_rflags(cpu.rflags() & ~(kTf | kNt | kRf | kVm | kAc));
+  cpu.rip() = v.failsafe.address;
+  if (v.failsafe.mask_events) domain_->set_upcall_masked(cpu.index(), true);
+}
+
+// RAX, R11 and RCX come from the frame too: the value returned goes into RAX.
+Answer Guest::iret(Cpu& cpu) {
+  struct iret_context frame;
+  if (!cpu.read(cpu.gpr()[Cpu::kRsp], std::as_writable_bytes(std::span{&frame, 1}))) {
+    crash(cpu, "iret: the guest kernel's stack cannot be read");
+    return {0, After::kEnd};
+  }
+  VcpuRecord& v = record(cpu);
+  const bool to_user = (frame.cs & 3) == 3;
+  if (to_user && v.user_root == 0) {
+    crash(cpu, "iret: to user mode without user page tables");
+    return {0, After::kEnd};
+  }
+  if (domain_->vm_assists() & (u64{1} << VMASST_TYPE_architectural_iopl))
+    v.iopl = static_cast<u8>((frame.rflags >> 12) & 3);
+  auto& gpr = cpu.gpr();
+  const auto cs = static_cast<u16>(frame.cs | 3), ss = static_cast<u16>(frame.ss | 3);
+  cpu.rip() = frame.rip;
+  gpr[Cpu::kRsp] = frame.rsp;
+  // A system call returns with what SYSRET would leave there.
+  gpr[Cpu::kR11] = (frame.flags & VGCF_in_syscall) ? frame.rflags : frame.r11;
+  gpr[Cpu::kRcx] = (frame.flags & VGCF_in_syscall) ? frame.rip : frame.rcx;
+  gpr[Cpu::kRax] = frame.rax;
+  domain_->set_upcall_masked(cpu.index(), !(frame.rflags & kIf));
+  v.in_nmi = false;
+  cpu.set_rflags(frame.rflags & ~(kVm | kNt));
+  const bool loaded = cpu.load_code_and_stack(cs, ss);
+  if (to_user) toggle(cpu);
+  if (!loaded) bounce_failsafe(cpu, cs, ss);
+  return {static_cast<i64>(frame.rax), After::kRun};
+}
+
+}  // namespace bulkhead::abi::xen::pv
