@@ -79,6 +79,9 @@ class DeprivilegedCpu {
   virtual u64 cr4() const = 0;
   virtual void set_cr4(u64 value) = 0;  // the caller keeps to bits that are allowed
   virtual bool set_xcr0(u64 value) = 0;
+  // As RDMSR and WRMSR in ring 0. False: the engine does not know it, or refuses the value.
+  virtual bool read_msr(u32 index, u64& value) = 0;
+  virtual bool write_msr(u32 index, u64 value) = 0;
   virtual void cpuid() = 0;  // of EAX, ECX, into EAX to EDX
   virtual u64 tsc() const = 0;
   virtual void set_tsc_aux(u64 value) = 0;

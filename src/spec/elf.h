@@ -46,6 +46,7 @@ static_assert(sizeof(Header32) == 52 && sizeof(Header64) == 64);
 static_assert(sizeof(ProgramHeader32) == 32 && sizeof(ProgramHeader64) == 56 && sizeof(NoteHeader) == 12);
 
 // Notes named "Xen" [xen/include/public/elfnote.h].
-inline constexpr u32 kXenNotePhys32Entry = 18;
+inline constexpr u32 kXenNoteEntry = 1, kXenNoteHypercallPage = 2, kXenNoteVirtBase = 3, kXenNotePaddrOffset = 4,
+                     kXenNoteInitP2m = 15, kXenNoteModStartPfn = 16, kXenNotePhys32Entry = 18;
 
 }  // namespace bulkhead::spec::elf

@@ -90,13 +90,23 @@ Result<void> parse_notes(std::span<const std::byte> bytes, std::vector<XenNote>&
 }  // namespace
 
 std::optional<u32> ElfFile::pvh_entry() const {
+  const auto address = xen_number(elf_spec::kXenNotePhys32Entry);
+  if (!address || *address > 0xffffffff) return std::nullopt;
+  return static_cast<u32>(*address);
+}
+
+std::optional<u64> ElfFile::xen_number(u32 type) const {
   for (const XenNote& note : xen_notes) {
-    if (note.type != elf_spec::kXenNotePhys32Entry || note.value.size() < sizeof(u32)) continue;
-    u64 address = 0;
-    std::memcpy(&address, note.value.data(), std::min(note.value.size(), sizeof address));
-    if (address <= 0xffffffff) return static_cast<u32>(address);
+    if (note.type != type || note.value.size() < sizeof(u32)) continue;
+    u64 number = 0;
+    std::memcpy(&number, note.value.data(), std::min(note.value.size(), sizeof number));
+    return number;
   }
   return std::nullopt;
+}
+
+std::optional<u64> ElfFile::xen_pv_entry() const {
+  return is_64 ? xen_number(elf_spec::kXenNoteEntry) : std::nullopt;
 }
 
 std::optional<u64> ElfFile::physical_entry() const {

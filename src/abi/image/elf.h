@@ -26,8 +26,12 @@ struct ElfFile {
   std::vector<Segment> notes;
   std::vector<XenNote> xen_notes;  // after read_xen_notes()
 
+  // The number in a Xen note of 4 or 8 bytes; nothing: no such note, or it is not a number.
+  std::optional<u64> xen_number(u32 type) const;
   // The address of the PVH entry (note 18), if there is one.
   std::optional<u32> pvh_entry() const;
+  // The virtual address of the Xen PV entry (note 1), if there is one in a 64-bit file.
+  std::optional<u64> xen_pv_entry() const;
   // `entry`, translated if it is a virtual address of a segment. Nothing if it lies in no segment.
   std::optional<u64> physical_entry() const;
 };

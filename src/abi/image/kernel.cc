@@ -53,6 +53,8 @@ Result<Protocol> choose(const ElfFile& elf, bool bzimage, bool multiboot, std::o
     return fail("is a 32-bit ELF file with neither a PVH entry (ELF note 18) nor a Multiboot header");
   }
   if (*wanted == Protocol::kPvh && !pvh) return fail("has no PVH entry (ELF note 18); its kernel needs CONFIG_PVH");
+  if (*wanted == Protocol::kXenPv && !elf.xen_pv_entry())
+    return fail("has no Xen PV entry (ELF note 1); its kernel needs CONFIG_XEN_PV");
   if (*wanted == Protocol::kMultiboot && !multiboot) return fail("has no Multiboot header");
   return *wanted;
 }
@@ -60,6 +62,12 @@ Result<Protocol> choose(const ElfFile& elf, bool bzimage, bool multiboot, std::o
 // Where the chosen protocol enters. The address must be something that was loaded, or the guest would run zeros.
 Result<u64> find_entry(const Kernel& kernel) {
   u64 entry = 0;
+  if (kernel.protocol == Protocol::kXenPv) {
+    entry = *kernel.elf.xen_pv_entry();
+    for (const Segment& s : kernel.elf.loads)
+      if (entry >= s.vaddr && entry - s.vaddr < s.memory_size) return entry;
+    return fail("its Xen PV entry {:#x} is not in any of its segments", entry);
+  }
   if (kernel.protocol == Protocol::kPvh) {
     entry = *kernel.elf.pvh_entry();
   } else {
@@ -148,6 +156,8 @@ std::string_view protocol_name(Protocol protocol) {
       return "64-bit Linux";
     case Protocol::kMultiboot:
       return "Multiboot";
+    case Protocol::kXenPv:
+      return "Xen PV";
   }
   return "?";
 }

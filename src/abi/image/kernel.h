@@ -11,13 +11,13 @@
 
 namespace bulkhead::abi {
 
-enum class Protocol : u8 { kPvh, kLinux64, kMultiboot };
+enum class Protocol : u8 { kPvh, kLinux64, kMultiboot, kXenPv };
 std::string_view protocol_name(Protocol protocol);
 
 struct Kernel {
   std::string path;
   Protocol protocol = Protocol::kPvh;
-  u64 entry = 0;                     // guest-physical; below 4 GiB for kPvh and kMultiboot
+  u64 entry = 0;  // guest-physical; below 4 GiB for kPvh and kMultiboot; for kXenPv a virtual address (xen_notes)
   ElfFile elf;                       // what was loaded; also for images that are not ELF
   std::optional<SetupHeader> setup;  // of a bzImage
   Extent loaded;                     // from the lowest byte to the end of what the kernel says that it needs

@@ -44,6 +44,8 @@ class DbtDeprivilegedCpu final : public DeprivilegedCpu {
   u64 cr4() const override { return cpu_.s.cr4; }
   void set_cr4(u64 value) override;
   bool set_xcr0(u64 value) override { return cpu_.try_set_xcr0(value); }
+  bool read_msr(u32 index, u64& value) override { return cpu_.try_read_msr(index, value); }
+  bool write_msr(u32 index, u64 value) override { return cpu_.try_write_msr(index, value); }
   void cpuid() override { cpu_.cpuid(); }
   u64 tsc() const override { return cpu_.read_tsc(); }
   void set_tsc_aux(u64 value) override { cpu_.s.tsc_aux = value; }

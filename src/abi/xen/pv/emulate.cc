@@ -15,6 +15,9 @@ constexpr u64 kCr4FsGsBase = 1u << 16;
 enum Msr : u32 {
   kTsc = 0x10,
   kApicBase = 0x1b,
+  kSpecCtrl = 0x48,
+  kPredCmd = 0x49,
+  kArchCapabilities = 0x10a,
   kMiscEnable = 0x1a0,
   kPat = 0x277,
   kPlatformInfo = 0xce,
@@ -120,6 +123,9 @@ bool Guest::read_msr(Cpu& cpu, u32 index, u64& value) {
     case kPlatformInfo:
       value = 0;
       return true;
+    case kSpecCtrl:
+    case kArchCapabilities:
+      return cpu.read_msr(index, value);
     default:
       counters_[kUnknownMsrs].add();
       return false;
@@ -151,6 +157,9 @@ bool Guest::write_msr(Cpu& cpu, u32 index, u64 value) {
       return true;
     case kPat:
       return value == kXensPat;
+    case kSpecCtrl:
+    case kPredCmd:
+      return cpu.write_msr(index, value);
     default:
       counters_[kUnknownMsrs].add();
       return false;

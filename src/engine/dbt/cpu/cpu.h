@@ -241,6 +241,8 @@ class Cpu {
   bool try_copy_in(u64 linear, std::span<std::byte> out);
   bool try_copy_out(u64 linear, std::span<const std::byte> in);
   bool try_set_xcr0(u64 value);
+  bool try_read_msr(u32 msr, u64& value);  // an MSR that is the machine's is refused
+  bool try_write_msr(u32 msr, u64 value);
 
   // ---- caches of translated code: installed by the translator
   // Called when guest code on a physical page may have changed or its mapping went away.

@@ -75,4 +75,20 @@ bool Cpu::try_set_xcr0(u64 value) {
   return false;
 }
 
+bool Cpu::try_read_msr(u32 msr, u64& value) {
+  BH_GUARD(*this) {
+    value = read_msr(msr);
+    return true;
+  }
+  return false;
+}
+
+bool Cpu::try_write_msr(u32 msr, u64 value) {
+  BH_GUARD(*this) {
+    write_msr(msr, value);
+    return true;
+  }
+  return false;
+}
+
 }  // namespace bulkhead::engine::dbt
