@@ -26,6 +26,12 @@ void Histogram::record(u64 ns) {
   buckets_[std::min(bucket_of(ns), kBuckets - 1)].fetch_add(1, std::memory_order_relaxed);
 }
 
+void Histogram::add(const Histogram& other) {
+  sum_.fetch_add(other.sum(), std::memory_order_relaxed);
+  for (unsigned i = 0; i < kBuckets; ++i)
+    buckets_[i].fetch_add(other.buckets_[i].load(std::memory_order_relaxed), std::memory_order_relaxed);
+}
+
 u64 Histogram::count() const {
   u64 total = 0;
   for (const auto& bucket : buckets_) total += bucket.load(std::memory_order_relaxed);

@@ -25,6 +25,7 @@ class Counter {
 class Histogram {
  public:
   void record(u64 ns);
+  void add(const Histogram& other);  // what `other` has recorded, too
   u64 count() const;
   u64 sum() const;
   u64 percentile(double p) const;  // p in 0..100; 0 when empty; the upper edge of the bucket that holds it

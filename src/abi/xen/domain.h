@@ -33,8 +33,8 @@ struct DomainConfig {
   GuestKind kind = GuestKind::kPvh;
   u16 domid = 1;
   std::array<u8, 16> uuid{};
-  unsigned vcpus = 1;            // 1..kMaxVcpus
-  bool fifo_events = true;       // false: only the 2-level ABI
+  unsigned vcpus = 1;       // 1..kMaxVcpus
+  bool fifo_events = true;  // false: only the 2-level ABI
   unsigned max_grant_version = 2;
   u64 tsc_hz = 1'000'000'000;
   // The guest's TSC now, the same on all vCPUs. Null: the host's. Any thread.
@@ -110,8 +110,8 @@ class Domain {
   bool upcall_masked(unsigned vcpu) const;
   void set_upcall_masked(unsigned vcpu, bool masked);
   void set_upcall_pending(unsigned vcpu, bool pending);
-  std::byte* vcpu_info(unsigned vcpu) const;    // sizeof(vcpu_info_t), aligned; changes when the guest registers one
-  void set_cr2(unsigned vcpu, u64 linear);      // vcpu_info.arch.cr2, for PV page faults
+  std::byte* vcpu_info(unsigned vcpu) const;  // sizeof(vcpu_info_t), aligned; changes when the guest registers one
+  void set_cr2(unsigned vcpu, u64 linear);    // vcpu_info.arch.cr2, for PV page faults
   // After After::kBlock: whether what it waits for has come (an upcall it can take, a polled port, the timeout). When
   // true the wait is over and forgotten. A vCPU that is down may not run.
   bool may_run(unsigned vcpu);
@@ -120,11 +120,14 @@ class Domain {
   Upcall upcall(unsigned vcpu) const;
 
   // ---- time
-  Nanoseconds system_time() const;    // the guest's system time
-  void update_time(unsigned vcpu);    // publishes vcpu_time_info anew; after a pause
-  void update_wallclock();            // publishes the wall clock from the host's
-  // Publishes runstate; the machine says kBlocked before it waits and kRunning after. On the vCPU's thread.
+  Nanoseconds system_time() const;  // the guest's system time
+  void update_time(unsigned vcpu);  // publishes vcpu_time_info anew; after a pause
+  void update_wallclock();          // publishes the wall clock from the host's
+  // The machine says kBlocked before it waits and kRunning after.
   void set_runstate(unsigned vcpu, Runstate state);
+  // Writes what the caller's registered areas (runstate, time) are owed; hypercall() does it by itself, the machine
+  // after a wait. Cheap when there is nothing.
+  void refresh(Caller& caller);
 
   // ---- HVM parameters, as domain building sets them (HVM_PARAM_STORE_PFN, ...).
   u64 hvm_param(u32 index) const;

@@ -1,0 +1,53 @@
+// Each vCPU's timers: one-shot and periodic, which raise VIRQ_TIMER, and the one that ends a poll. Deadlines are in
+// the guest's system time. Any thread.
+#pragma once
+#include <memory>
+#include <vector>
+
+#include "abi/xen/counters.h"
+#include "abi/xen/events.h"
+#include "abi/xen/guest_clock.h"
+#include "abi/xen/waits.h"
+#include "base/sync.h"
+
+namespace bulkhead::abi::xen {
+
+class VcpuTimers {
+ public:
+  VcpuTimers(const DomainConfig& config, TimerService& service, const GuestClock& clock, Events& events, Waits& waits,
+             Vcpus& vcpus, DomainCounters& counters);
+  ~VcpuTimers();
+
+  void set_singleshot(unsigned vcpu, Nanoseconds deadline);
+  void stop_singleshot(unsigned vcpu);
+  void set_periodic(unsigned vcpu, Nanoseconds period);  // from now on
+  void stop_periodic(unsigned vcpu);
+  void set_poll(unsigned vcpu, Nanoseconds deadline);
+  void stop_poll(unsigned vcpu);
+
+ private:
+  // Generations tell a callback that its timer was set anew or stopped while it was on its way.
+  struct State {
+    Mutex mutex;
+    Nanoseconds singleshot BH_GUARDED_BY(mutex) = kNever;
+    Nanoseconds next_tick BH_GUARDED_BY(mutex) = kNever;
+    Nanoseconds period BH_GUARDED_BY(mutex) = 0;
+    Nanoseconds poll BH_GUARDED_BY(mutex) = kNever;
+    std::unique_ptr<Timer> singleshot_timer, periodic_timer, poll_timer;
+  };
+  static constexpr Nanoseconds kNever = ~Nanoseconds{0};
+
+  bool due(Nanoseconds& deadline, Timer& timer);
+  void singleshot_fired(unsigned vcpu);
+  void periodic_fired(unsigned vcpu);
+  void poll_fired(unsigned vcpu);
+
+  const GuestClock& clock_;
+  Events& events_;
+  Waits& waits_;
+  Vcpus& vcpus_;
+  DomainCounters& counters_;
+  std::vector<std::unique_ptr<State>> states_;
+};
+
+}  // namespace bulkhead::abi::xen

@@ -1,0 +1,11 @@
+// What we say we are: the Xen whose ABI we implement.
+#pragma once
+#include "abi/xen/domain.h"
+
+namespace bulkhead::abi::xen {
+
+inline constexpr u32 kXenMajor = 4, kXenMinor = 17;
+inline constexpr u32 kXenVersion = kXenMajor << 16 | kXenMinor;
+u32 xen_features(GuestKind kind);  // XENFEAT_*, a bit each
+
+}  // namespace bulkhead::abi::xen
