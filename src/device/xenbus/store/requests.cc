@@ -73,24 +73,27 @@ Reply<std::string> directory(const Request& request) {
   });
 }
 
+std::optional<u32> parse_number(Payload text) {
+  u32 number = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
+  return error == std::errc{} && end == text.data() + text.size() ? std::optional{number} : std::nullopt;
+}
+
 // As many whole names as fit; an empty one says that these were the last.
 Reply<std::string> directory_part(const Request& request) {
   Payload rest = request.payload;
   const std::optional<Payload> path = take_string(rest), offset_text = take_string(rest);
-  u32 offset = 0;
-  if (!path || !offset_text || !rest.empty() ||
-      std::from_chars(offset_text->data(), offset_text->data() + offset_text->size(), offset).ptr !=
-          offset_text->data() + offset_text->size())
-    return no(StoreError::kInvalid);
+  const std::optional<u32> from = offset_text ? parse_number(*offset_text) : std::nullopt;
+  if (!path || !from || !rest.empty()) return no(StoreError::kInvalid);
   const Reply<Session::Listing> listing = request.session.list(request.transaction, *path);
   if (!listing) return no(listing.error());
   std::string reply = terminated(std::to_string(listing->generation));
   const std::string all = joined(listing->names);
-  while (offset < all.size()) {
+  for (std::size_t offset = *from; offset < all.size();) {
     const std::size_t length = all.find('\0', offset) + 1 - offset;
     if (reply.size() + length + 1 > XENSTORE_PAYLOAD_MAX) return reply;
     reply.append(all, offset, length);
-    offset += static_cast<u32>(length);
+    offset += length;
   }
   return terminated(std::move(reply));
 }

@@ -1,6 +1,8 @@
 // The guest's end of a xenstore ring: sends requests whole or in pieces, sorts replies from watch events.
 #pragma once
+#include <algorithm>
 #include <atomic>
+#include <cstdlib>
 #include <cstring>
 #include <deque>
 #include <functional>
@@ -105,11 +107,14 @@ class XenstoreClient {
     }
     return true;
   }
+  std::size_t room() const {
+    const u32 used = page_.req_prod - load(page_.req_cons);
+    return used > XENSTORE_RING_SIZE ? 0 : XENSTORE_RING_SIZE - used;
+  }
   // As many as there is room for; nobody is told.
   std::size_t put_bytes(std::string_view bytes) {
-    const u32 producer = page_.req_prod, used = producer - load(page_.req_cons);
-    const std::size_t room = used > XENSTORE_RING_SIZE ? 0 : XENSTORE_RING_SIZE - used;
-    const std::size_t count = std::min(room, bytes.size());
+    const u32 producer = page_.req_prod;
+    const std::size_t count = std::min(room(), bytes.size());
     for (std::size_t i = 0; i < count; ++i) page_.req[MASK_XENSTORE_IDX(producer + i)] = bytes[i];
     store(page_.req_prod, producer + static_cast<u32>(count));
     return count;
