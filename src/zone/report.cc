@@ -26,10 +26,26 @@ Json milestones_json(const Milestones& m) {
           {"command_ended", milliseconds(m, m.command_ended)}};
 }
 
+u64 mean(u64 sum, u64 count) { return count == 0 ? 0 : sum / count; }
+
 Json exits_json(const std::vector<machine::ExitStatistics>& exits) {
   Json out = Json::object();
   for (const machine::ExitStatistics& one : exits)
-    out[one.kind] = {{"count", one.count}, {"sum_ns", one.sum_ns}, {"p50_ns", one.p50_ns}, {"p99_ns", one.p99_ns}};
+    out[one.kind] = {{"count", one.count},
+                     {"sum_ns", one.sum_ns},
+                     {"mean_ns", mean(one.sum_ns, one.count)},
+                     {"p50_ns", one.p50_ns},
+                     {"p99_ns", one.p99_ns}};
+  return out;
+}
+
+Json hypercalls_json(const std::vector<HypercallLatency>& hypercalls) {
+  Json out = Json::object();
+  for (const HypercallLatency& one : hypercalls)
+    out[one.name] = {{"number", one.number}, {"count", one.count},
+                     {"sum_ns", one.sum_ns}, {"mean_ns", mean(one.sum_ns, one.count)},
+                     {"p50_ns", one.p50_ns}, {"p90_ns", one.p90_ns},
+                     {"p99_ns", one.p99_ns}};
   return out;
 }
 
@@ -83,6 +99,7 @@ std::string report_json(const Report& report, int indent) {
       {"memory_bytes", report.memory_bytes},
       {"milestones_ms", milestones_json(report.milestones)},
       {"exits", exits_json(report.exits)},
+      {"hypercalls", hypercalls_json(report.hypercalls)},
       {"engine_counters", counters},
       {"resets", report.resets},
       {"monitor_rss_bytes", report.monitor_rss_bytes},

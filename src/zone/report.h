@@ -15,6 +15,13 @@ struct Milestones {
   std::optional<Nanoseconds> kernel_loaded, first_console_byte, agent_up, command_started, command_ended;
 };
 
+// One hypercall that the guest made, by its name in Xen's headers or, if it is unknown, one made of its number.
+struct HypercallLatency {
+  u64 number = 0;
+  std::string name;
+  u64 count = 0, sum_ns = 0, p50_ns = 0, p90_ns = 0, p99_ns = 0;
+};
+
 struct Report {
   std::string requested_backend = "auto", requested_engine = "auto";
   std::string backend, engine, reason;  // as resolved; empty when it came to nothing
@@ -23,6 +30,7 @@ struct Report {
   u64 memory_bytes = 0;
   Milestones milestones;
   std::vector<machine::ExitStatistics> exits;
+  std::vector<HypercallLatency> hypercalls;  // empty where the guest has no hypercalls
   std::vector<std::pair<std::string, u64>> engine_counters;
   u64 monitor_rss_bytes = 0;  // without the guest's memory
   unsigned resets = 0;

@@ -21,6 +21,17 @@ TEST(Report, MilestonesAreMillisecondsSinceTheStart) {
   EXPECT_TRUE(json["error"].is_null());
 }
 
+TEST(Report, HypercallsGoByNameWithLatencies) {
+  Report report;
+  EXPECT_TRUE(nlohmann::json::parse(report_json(report, 2))["hypercalls"].empty());
+  report.hypercalls = {{1, "mmu_update", 4, 400, 90, 150, 200}, {77, "hypercall_other", 0, 0, 0, 0, 0}};
+  const auto json = nlohmann::json::parse(report_json(report, 2))["hypercalls"];
+  EXPECT_EQ(json["mmu_update"]["number"], 1);
+  EXPECT_EQ(json["mmu_update"]["mean_ns"], 100);
+  EXPECT_EQ(json["mmu_update"]["p90_ns"], 150);
+  EXPECT_EQ(json["hypercall_other"]["mean_ns"], 0);
+}
+
 TEST(Report, TextFromAZoneCannotBreakIt) {
   Report report;
   report.error = "bad \xFF \" \n";
