@@ -113,6 +113,8 @@ Result<std::string> prepare_boot(const MicrovmConfig& config, const std::vector<
     case abi::Protocol::kMultiboot:
       BH_TRY(abi::prepare_multiboot(kernel, info, memory, state));
       break;
+    case abi::Protocol::kXenPv:  // load_kernel() enters a kernel so only when asked to
+      return fail("{}: the machine microvm has no Xen PV entry", config.kernel_path);
   }
   return kernel.description;
 }
