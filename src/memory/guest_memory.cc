@@ -7,10 +7,13 @@
 #include <utility>
 
 #include "base/bits.h"
+#include "memory/extra_pages.h"
 
 namespace bulkhead {
 
-Result<GuestMemory> GuestMemory::create(std::vector<RamRange> ranges) {
+GuestMemory::GuestMemory() = default;
+
+Result<GuestMemory> GuestMemory::create(std::vector<RamRange> ranges, u64 extra_pages) {
   std::ranges::sort(ranges, {}, &RamRange::start);
   u64 total = 0;
   Gpa end{0};
@@ -29,21 +32,24 @@ Result<GuestMemory> GuestMemory::create(std::vector<RamRange> ranges) {
   GuestMemory memory;
   memory.fd_ = UniqueFd{::memfd_create("bulkhead-guest-ram", MFD_CLOEXEC)};
   if (!memory.fd_) return fail_errno("cannot create guest memory");
-  if (::ftruncate(memory.fd_.get(), static_cast<off_t>(total)) != 0)
-    return fail_errno("cannot size guest memory to {} bytes", total);
-  void* const mapping = ::mmap(nullptr, total, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, memory.fd_.get(), 0);
-  if (mapping == MAP_FAILED) return fail_errno("cannot map {} bytes of guest memory", total);
-  ::madvise(mapping, total, MADV_DONTDUMP);
+  const u64 mapped = total + extra_pages * kPageSize;
+  if (::ftruncate(memory.fd_.get(), static_cast<off_t>(mapped)) != 0)
+    return fail_errno("cannot size guest memory to {} bytes", mapped);
+  void* const mapping =
+      ::mmap(nullptr, mapped, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, memory.fd_.get(), 0);
+  if (mapping == MAP_FAILED) return fail_errno("cannot map {} bytes of guest memory", mapped);
+  ::madvise(mapping, mapped, MADV_DONTDUMP);
+  if (extra_pages != 0) memory.extra_ = std::make_unique<Extra>(extra_pages);
   memory.base_ = static_cast<std::byte*>(mapping);
   memory.size_ = total;
   memory.ranges_ = std::move(ranges);
   return memory;
 }
 
-Result<GuestMemory> GuestMemory::create_pc(u64 bytes, Gpa hole_start) {
+Result<GuestMemory> GuestMemory::create_pc(u64 bytes, Gpa hole_start, u64 extra_pages) {
   std::vector<RamRange> ranges{{Gpa{0}, std::min(bytes, hole_start.value)}};
   if (bytes > hole_start.value) ranges.push_back({Gpa{4_GiB}, bytes - hole_start.value});
-  return create(std::move(ranges));
+  return create(std::move(ranges), extra_pages);
 }
 
 GuestMemory::GuestMemory(GuestMemory&& other) noexcept
@@ -51,10 +57,11 @@ GuestMemory::GuestMemory(GuestMemory&& other) noexcept
       base_{std::exchange(other.base_, nullptr)},
       observer_{std::exchange(other.observer_, nullptr)},
       size_{std::exchange(other.size_, 0)},
-      ranges_{std::move(other.ranges_)} {}
+      ranges_{std::move(other.ranges_)},
+      extra_{std::move(other.extra_)} {}
 
 GuestMemory::~GuestMemory() {
-  if (base_ != nullptr) ::munmap(base_, size_);
+  if (base_ != nullptr) ::munmap(base_, pages() * kPageSize);
 }
 
 namespace {
@@ -66,9 +73,12 @@ bool for_each_piece(const GuestMemory& memory, Gpa at, u64 total, Copy copy) {
     u64 room = 0;
     for (const RamRange& range : memory.ranges())
       if (range.contains(here, 1)) room = range.size - (here - range.start);
+    if (room == 0 && memory.host(here, 1) != nullptr) room = kPageSize - here.value % kPageSize;
     if (room == 0) return false;
     const u64 length = std::min(room, total - done);
-    copy(memory.host(here, length), done, length);
+    std::byte* const host = memory.host(here, length);
+    if (host == nullptr) return false;  // an extra page went away just now
+    copy(host, done, length);
     done += length;
   }
   return true;
@@ -93,6 +103,7 @@ void GuestMemory::note_written(const std::byte* host, u64 length) const {
   for (const RamRange& range : ranges_)
     if (offset >= range.file_offset && offset - range.file_offset < range.size)
       return note_written(range.start + (offset - range.file_offset), length);
+  if (const auto at = extra_place((offset - size_) / kPageSize)) note_written(*at + offset % kPageSize, length);
 }
 
 }  // namespace bulkhead

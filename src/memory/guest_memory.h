@@ -1,8 +1,9 @@
 // Guest-physical RAM: a memfd mapped once into the monitor, seen by the guest as one or two ranges.
 // Everything in it may change under our hands at any moment (other vCPUs write it): copy in, then judge.
-// Thread-safe after create(); the map itself never changes.
+// Thread-safe after create(). The RAM's map never changes; extra pages of ours may come and go.
 #pragma once
 #include <cstring>
+#include <memory>
 #include <optional>
 #include <span>
 #include <type_traits>
@@ -33,24 +34,43 @@ class WriteObserver {
 
 class GuestMemory {
  public:
+  // `extra_pages`: pages of ours that may be placed in the guest's map later, see place_extra().
   // Errors: ranges unaligned or overlapping, or the host has no memory for them.
-  static Result<GuestMemory> create(std::vector<RamRange> ranges);
+  static Result<GuestMemory> create(std::vector<RamRange> ranges, u64 extra_pages = 0);
   // RAM of `bytes` laid out as on a PC: below `hole_start`, the rest from 4 GiB up.
-  static Result<GuestMemory> create_pc(u64 bytes, Gpa hole_start = {0xC0000000});
+  static Result<GuestMemory> create_pc(u64 bytes, Gpa hole_start = {0xC0000000}, u64 extra_pages = 0);
   GuestMemory(GuestMemory&&) noexcept;
   GuestMemory& operator=(GuestMemory&&) = delete;
   ~GuestMemory();
 
   int fd() const { return fd_.get(); }
   std::span<const RamRange> ranges() const { return ranges_; }
-  u64 size() const { return size_; }
+  u64 size() const { return size_; }  // of RAM
 
-  // The host address of [at, at+length), or nullptr when it is not wholly inside one RAM range.
+  // The host address of [at, at+length), or nullptr when it is not wholly inside one RAM range (or one extra page).
   std::byte* host(Gpa at, u64 length) const {
     for (const RamRange& range : ranges_)
       if (range.contains(at, length)) return base_ + range.file_offset + (at - range.start);
-    return nullptr;
+    return extra_ != nullptr ? extra_host(at, length) : nullptr;
   }
+
+  // ---- extra pages: zero-filled pages of ours, numbered from 0, in the memfd behind RAM. Any thread.
+  u64 extra_pages() const;
+  std::byte* extra_page(u64 number) const;                       // its host address, wherever it is placed
+  std::optional<u64> extra_number(const std::byte* host) const;  // of the extra page that starts there
+  // Makes the page appear at `at` (page aligned) instead of where it was. In RAM it hides the page that was there; the
+  // host address of `at` stays. False: another extra page is there, or the host refused.
+  bool place_extra(u64 number, Gpa at);
+  void remove_extra(u64 number);              // RAM that it hid is back, with its contents
+  std::optional<u64> extra_at(Gpa at) const;  // which page is placed in the frame of `at`
+  std::optional<Gpa> extra_place(u64 number) const;
+
+  // RAM and extra pages numbered by their place in the memfd; nullopt: nothing is there.
+  u64 pages() const { return size_ / kPageSize + extra_pages(); }
+  std::optional<u64> page_number(Gpa at) const;
+
+  // Gives whole pages of RAM back to the host; they read as zero and come back when written.
+  void discard(Gpa at, u64 length);
 
   // A device that wrote to RAM through host() says so before it tells the guest. write() does it by itself.
   void note_written(Gpa at, u64 length) const {
@@ -79,12 +99,15 @@ class GuestMemory {
   }
 
  private:
-  GuestMemory() = default;
+  struct Extra;
+  GuestMemory();
+  std::byte* extra_host(Gpa at, u64 length) const;
   UniqueFd fd_;
   std::byte* base_ = nullptr;
   WriteObserver* observer_ = nullptr;
   u64 size_ = 0;
   std::vector<RamRange> ranges_;
+  std::unique_ptr<Extra> extra_;  // where there are extra pages
 };
 
 }  // namespace bulkhead

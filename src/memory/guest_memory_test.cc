@@ -97,5 +97,57 @@ TEST(GuestMemory, NothingIsAlwaysThere) {
   EXPECT_NE(memory.host({64_KiB}, 0), nullptr) << "an empty range at the very end";
 }
 
+struct Extra : ::testing::Test {
+  GuestMemory memory = *GuestMemory::create({{Gpa{0}, 64_KiB}, {Gpa{1_MiB}, 64_KiB}}, 3);
+};
+
+TEST_F(Extra, OutsideOfRamAPageAppearsAndGoes) {
+  EXPECT_EQ(memory.host(Gpa{2_MiB}, 8), nullptr);
+  ASSERT_TRUE(memory.place_extra(1, Gpa{2_MiB}));
+  ASSERT_TRUE(memory.store(Gpa{2_MiB + 8}, u32{7}));
+  EXPECT_EQ(*reinterpret_cast<u32*>(memory.extra_page(1) + 8), 7u);
+  EXPECT_EQ(memory.extra_at(Gpa{2_MiB + 100}), 1u);
+  EXPECT_EQ(memory.page_number(Gpa{2_MiB}), 33u);
+  EXPECT_EQ(memory.host(Gpa{2_MiB + 4000}, 200), nullptr);
+  memory.remove_extra(1);
+  EXPECT_FALSE(memory.load<u32>(Gpa{2_MiB}));
+}
+
+TEST_F(Extra, InRamItHidesAPageAndGivesItBack) {
+  std::byte* const host = memory.host(Gpa{1_MiB + 4096}, 4);
+  ASSERT_TRUE(memory.store(Gpa{1_MiB + 4096}, u32{11}));
+  ASSERT_TRUE(memory.place_extra(0, Gpa{1_MiB + 4096}));
+  EXPECT_EQ(memory.host(Gpa{1_MiB + 4096}, 4), host);
+  EXPECT_EQ(memory.load<u32>(Gpa{1_MiB + 4096}), 0u);
+  *reinterpret_cast<u32*>(memory.extra_page(0)) = 5;
+  EXPECT_EQ(memory.load<u32>(Gpa{1_MiB + 4096}), 5u);
+  ASSERT_TRUE(memory.place_extra(0, Gpa{4_MiB}));  // moves, with its contents
+  EXPECT_EQ(memory.load<u32>(Gpa{1_MiB + 4096}), 11u);
+  EXPECT_EQ(memory.load<u32>(Gpa{4_MiB}), 5u);
+}
+
+TEST_F(Extra, OnePageToAFrame) {
+  ASSERT_TRUE(memory.place_extra(0, Gpa{4096}));
+  EXPECT_TRUE(memory.place_extra(0, Gpa{4096}));
+  EXPECT_FALSE(memory.place_extra(1, Gpa{4096}));
+  EXPECT_FALSE(memory.extra_place(1));
+  EXPECT_FALSE(memory.extra_place(99));
+}
+
+TEST_F(Extra, NumbersByHostAddress) {
+  EXPECT_EQ(memory.extra_number(memory.extra_page(2)), 2u);
+  EXPECT_FALSE(memory.extra_number(memory.extra_page(2) + 1));
+  EXPECT_FALSE(memory.extra_number(memory.extra_page(2) + 4096));
+  EXPECT_FALSE(memory.extra_number(memory.host(Gpa{0}, 1)));
+}
+
+TEST_F(Extra, DiscardedRamReadsAsZero) {
+  ASSERT_TRUE(memory.store(Gpa{8192}, u64{1}));
+  memory.discard(Gpa{8192}, 4096);
+  EXPECT_EQ(memory.load<u64>(Gpa{8192}), 0u);
+  ASSERT_TRUE(memory.store(Gpa{8192}, u64{2}));
+  EXPECT_EQ(memory.load<u64>(Gpa{8192}), 2u);
+}
+
 }  // namespace
 }  // namespace bulkhead
