@@ -43,7 +43,9 @@ struct Meaning {
 };
 Meaning meaning_of_auto(const HostEngines& host, const Build& build) {
   const HostEngine* const hardware = usable_hardware(host, build);
-  if (hardware == nullptr) return {VirtBackend::kPv, "auto: no hardware engine is usable on this host, which means pv"};
+  if (hardware == nullptr)
+    return {VirtBackend::kPv, fmt::format("auto: no hardware engine is usable on this host ({}), which means pv",
+                                          missing_hardware(host))};
   return {VirtBackend::kPvh, fmt::format("auto: the hardware engine {} is usable on this host, which means pvh: {}",
                                          engine_name(hardware->kind), hardware->reason)};
 }
@@ -61,9 +63,10 @@ Result<EngineChoice> next_best(VirtBackend meant, const std::string& why, const 
 Result<EngineChoice> obey(EngineKind kind, VirtBackend backend, std::string why, const HostEngines& host,
                           const Build& build) {
   const std::string_view name = engine_name(kind);
-  if (!host_carries(host.of(kind), backend))
-    return fail("the engine {} cannot be used for virt backend {} on this host: {} (`bulkhead host` shows what can)",
-                name, backend_name(backend), host.of(kind).reason);
+  const HostEngine& engine = host.of(kind);
+  if (!host_carries(engine, backend))
+    return fail("the engine {} cannot be used {}on this host: {} (`bulkhead host` shows what can)", name,
+                engine.carries_pv ? fmt::format("for virt backend {} ", backend_name(backend)) : "", engine.reason);
   if (!build.has(kind))
     return fail("this build has no {} engine yet: use --engine dbt, which runs on every host", name);
   if (!build.has(backend, kind))
@@ -78,8 +81,8 @@ Result<EngineChoice> choose_named(const EngineRequest& request, const HostEngine
     if (!goes_together(request.backend, kind))
       return fail(
           "virt backend pv does not go with the engine {}: it runs on dbt, which every host has, or on a Xen "
-          "host; use -V pv alone, or --engine {} -V pvh",
-          name, name);
+          "host; use -V pv alone{}",
+          name, host.of(kind).usable ? fmt::format(", or --engine {} -V pvh", name) : "");
     return obey(kind, request.backend,
                 fmt::format("virt backend {} on the engine {} was asked for", backend_name(request.backend), name),
                 host, build);

@@ -213,7 +213,7 @@ std::string outcome(const Result<EngineChoice>& choice) {
   if (choice) return fmt::format("{}/{}", backend_name(choice->backend), engine_name(choice->engine));
   const std::string& message = choice.error().message;
   if (message.contains("needs hardware virtualization, which this host lacks")) return "!hw";
-  if (message.contains("cannot be used for virt backend")) return "!host";
+  if (message.contains("cannot be used ")) return "!host";
   if (message.contains("does not go with the engine")) return "!pair";
   if (message.contains("is not built yet")) return "!bk";
   return message.contains("this build has no") ? "!lacks" : "!" + message;
@@ -273,20 +273,31 @@ INSTANTIATE_TEST_SUITE_P(Table, Choose, ::testing::Combine(::testing::ValuesIn(k
 
 TEST(ChooseReason, SaysWhyInWords) {
   HostFolder folder;
-  EXPECT_EQ(choose({}, folder.probe(), pv_too())->reason,
-            "auto: no hardware engine is usable on this host, which means pv on dbt");
-  EXPECT_EQ(
-      choose({}, folder.probe(), pvh_on_dbt())->reason,
-      "auto: no hardware engine is usable on this host, which means pv; this build has no pv yet, so it is pvh on "
-      "dbt");
+  folder.put("/dev/kvm");
+  const std::string pv =
+      "auto: no hardware engine is usable on this host (/dev/kvm opens but has no VT-x/AMD-V under it, so it counts as "
+      "not usable for auto and pvh; there is no /dev/mshv; this is not a Xen host: /sys/hypervisor/type does not say "
+      "xen), which means pv";
+  EXPECT_EQ(choose({}, folder.probe(), pv_too())->reason, pv + " on dbt");
+  EXPECT_EQ(choose({}, folder.probe(), pvh_on_dbt())->reason, pv + "; this build has no pv yet, so it is pvh on dbt");
   EXPECT_EQ(choose({B::kPv, {}}, folder.probe(), pv_too())->reason,
             "virt backend pv was asked for; dbt: needs no hardware, no kernel module and no privilege");
-  folder.put("/dev/kvm").flags("svm");
+  folder.flags("svm");
   EXPECT_EQ(choose({}, folder.probe(), kvm_too())->reason,
             "auto: the hardware engine kvm is usable on this host, which means pvh: /dev/kvm opens and the CPU flags "
             "show AMD-V");
   EXPECT_TRUE(
       choose({}, folder.probe(), pv_too())->reason.ends_with("this build has no kvm engine yet, so it is pvh on dbt"));
+}
+
+// What is suggested has to work on the host.
+TEST(ChooseReason, PvOnKvmIsSentToKvmOnlyWhereThatIsUsable) {
+  HostFolder folder;
+  EXPECT_TRUE(choose({B::kPv, E::kKvm}, folder.probe(), pv_too()).error().message.ends_with("use -V pv alone"));
+  folder.put("/dev/kvm").flags("svm");
+  EXPECT_TRUE(choose({B::kPv, E::kKvm}, folder.probe(), pv_too())
+                  .error()
+                  .message.ends_with("use -V pv alone, or --engine kvm -V pvh"));
 }
 
 TEST(ChooseNames, AreReadBack) {

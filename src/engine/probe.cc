@@ -52,10 +52,8 @@ HostEngine probe_kvm(const std::string& root) {
   if (!missing.empty())
     return {EngineKind::kKvm, false, missing + (hardware.empty() ? ", and the CPU flags show no VT-x/AMD-V" : "")};
   if (hardware.empty())
-    return {
-        EngineKind::kKvm, false,
-        "/dev/kvm opens but has no VT-x/AMD-V under it (the CPU flags show neither vmx nor svm), so it counts as not "
-        "usable for auto and pvh"};
+    return {EngineKind::kKvm, false,
+            "/dev/kvm opens but has no VT-x/AMD-V under it, so it counts as not usable for auto and pvh"};
   return {EngineKind::kKvm, true, "/dev/kvm opens and the CPU flags show " + hardware};
 }
 

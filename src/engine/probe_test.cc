@@ -29,10 +29,8 @@ TEST(ProbeHost, KvmWithoutHardwareUnderItIsNotUsable) {
   HostFolder host;
   host.put("/dev/kvm").flags("svme notvmx hypervisor");
   EXPECT_FALSE(host.probe(E::kKvm).usable);
-  EXPECT_EQ(
-      host.probe(E::kKvm).reason,
-      "/dev/kvm opens but has no VT-x/AMD-V under it (the CPU flags show neither vmx nor svm), so it counts as not "
-      "usable for auto and pvh");
+  EXPECT_EQ(host.probe(E::kKvm).reason,
+            "/dev/kvm opens but has no VT-x/AMD-V under it, so it counts as not usable for auto and pvh");
 }
 
 TEST(ProbeHost, CpuInfoMayBeJunk) {
