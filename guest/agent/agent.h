@@ -1,5 +1,6 @@
 // The agent's steps, in the order main.cc takes them. One thread, no heap of its own, no exceptions.
 #pragma once
+#include <poll.h>
 #include <sys/types.h>
 
 #include <cstdint>
@@ -27,8 +28,24 @@ void settle_disks();                                                  // sync, a
 // modules.cc: loads what /bulkhead/modules lists, one path a line.
 bool load_modules(Failure& failure);
 
-// port.cc: the console port of that name, opened without blocking; -1 when it does not appear within 10 s.
-int open_port(const char* name);
+// The byte stream to the monitor. Nothing here blocks.
+class Port {
+ public:
+  // Fills `entry` for a poll() that wakes when one of `wanted` (POLLIN, POLLOUT) becomes possible. True: one is
+  // already, so do not wait.
+  virtual bool prepare(short wanted, pollfd& entry) = 0;
+  // After the poll(): what of that is possible now.
+  virtual short ready(const pollfd& entry) = 0;
+  virtual ssize_t read(void* data, size_t size) = 0;  // both as the system calls
+  virtual ssize_t write(const void* data, size_t size) = 0;
+
+ protected:
+  ~Port() = default;
+};
+// port.cc: the virtio console port of that name, or else Xen's; nullptr when neither appears within 10 s.
+Port* open_port(const char* name);
+// xen_port.cc: nullptr where the monitor does not listen, or modules are missing.
+Port* open_xen_port();
 // Waits until `path` exists, at most `milliseconds`.
 bool wait_for_path(const char* path, int milliseconds);
 
@@ -44,7 +61,7 @@ void resize_terminal(const Command& command, std::uint16_t columns, std::uint16_
 
 // session.cc: serves the monitor until the command has ended and all has been said. `root_failure` is reported instead
 // of starting anything when its text is not empty.
-void serve(int port, const Failure& root_failure);
+void serve(Port& port, const Failure& root_failure);
 
 [[noreturn]] void power_off();
 

@@ -76,9 +76,9 @@ int main() {
   Failure failure;
   mount_early();
   if (!load_modules(failure)) complain(failure);  // the port may still be there: built in
-  const int port = open_port(kPortName);
-  if (port < 0) {
-    failed_plainly(failure, "no virtio-console port named %s appeared", kPortName);
+  Port* const port = open_port(kPortName);
+  if (port == nullptr) {
+    failed_plainly(failure, "no virtio-console port named %s and no Xen channel appeared", kPortName);
     complain(failure);
     power_off();
   }
@@ -88,6 +88,6 @@ int main() {
     if (failure.text[0] != 0) root_failure = failure;  // a module that did not load explains more
   }
   bring_loopback_up();
-  serve(port, root_failure);
+  serve(*port, root_failure);
   power_off();
 }

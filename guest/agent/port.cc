@@ -5,6 +5,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include <new>
+
 #include "guest/agent/agent.h"
 
 namespace bulkhead::agent {
@@ -36,6 +38,24 @@ bool port_has_name(const char* port, const char* name) {
   return strcmp(text, name) == 0;
 }
 
+class VirtioPort final : public Port {
+ public:
+  explicit VirtioPort(int fd) : fd_{fd} {}
+  bool prepare(short wanted, pollfd& entry) override {
+    entry = {fd_, wanted, 0};
+    return false;
+  }
+  short ready(const pollfd& entry) override {
+    // A hang-up reads as the end of the stream: the monitor has not opened its end.
+    return static_cast<short>((entry.revents & (POLLIN | POLLOUT)) | ((entry.revents & POLLHUP) != 0 ? POLLIN : 0));
+  }
+  ssize_t read(void* data, size_t size) override { return ::read(fd_, data, size); }
+  ssize_t write(const void* data, size_t size) override { return ::write(fd_, data, size); }
+
+ private:
+  const int fd_;
+};
+
 int find_port(const char* name) {
   DIR* const ports = opendir("/sys/class/virtio-ports");
   if (ports == nullptr) return -1;
@@ -52,11 +72,15 @@ int find_port(const char* name) {
 
 }  // namespace
 
-int open_port(const char* name) {
+Port* open_port(const char* name) {
+  alignas(VirtioPort) static std::byte storage[sizeof(VirtioPort)];
   const long deadline = now_ms() + kPortTimeoutMs;
-  int port;
-  while ((port = find_port(name)) < 0 && now_ms() < deadline) sleep_a_millisecond();
-  return port;
+  do {
+    if (const int fd = find_port(name); fd >= 0) return new (storage) VirtioPort{fd};
+    if (Port* const port = open_xen_port()) return port;
+    sleep_a_millisecond();
+  } while (now_ms() < deadline);
+  return nullptr;
 }
 
 bool wait_for_path(const char* path, int milliseconds) {

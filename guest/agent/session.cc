@@ -40,9 +40,10 @@ struct Queue {
     memcpy(bytes + end, data, size);
     end += size;
   }
-  // What write() took; -1 with errno as from write().
-  ssize_t write_to(int fd) {
-    const ssize_t written = write(fd, bytes + start, used());
+  // What `write` took; -1 with errno as from write().
+  template <class Write>
+  ssize_t drain(Write write) {
+    const ssize_t written = write(bytes + start, used());
     if (written > 0) start += static_cast<std::uint32_t>(written);
     if (start == end) start = end = 0;
     return written;
@@ -59,7 +60,7 @@ struct Output {
 
 class Session {
  public:
-  explicit Session(int port) : port_{port} {}
+  explicit Session(Port& port) : port_{port} {}
   void say_hello() {
     const std::uint32_t hello[2] = {kMagic, kProtocolVersion};
     send(FrameType::kHello, 0, hello, sizeof hello);
@@ -84,6 +85,10 @@ class Session {
   bool handle_start();
   bool take_input(const Frame& frame);
   void read_port();
+  void write_port() {
+    outgoing_.drain([this](const void* data, size_t size) { return port_.write(data, size); });
+  }
+  short port_events() const { return static_cast<short>(POLLIN | (outgoing_.used() > 0 ? POLLOUT : 0)); }
   void pass_input_on();
   void close_input();
   void read_output(unsigned stream);
@@ -92,7 +97,7 @@ class Session {
   void wait_for_events();
   bool all_said() const { return command_ended_ && outputs_[0].ended && outputs_[1].ended; }
 
-  int port_;
+  Port& port_;
   int children_ = -1;  // signalfd for SIGCHLD
   FrameDecoder decoder_;
   Queue<4 * kFrameRoom> outgoing_;
@@ -191,7 +196,8 @@ void Session::close_input() {
 }
 
 void Session::pass_input_on() {
-  const ssize_t written = input_.write_to(command_.input);
+  const ssize_t written =
+      input_.drain([this](const void* data, size_t size) { return write(command_.input, data, size); });
   if (written < 0 && (errno == EAGAIN || errno == EINTR)) return;
   if (written < 0) {  // nobody reads it
     input_.start = input_.end = 0;
@@ -260,7 +266,7 @@ void Session::reap() {
 
 void Session::read_port() {
   static std::byte data[kFrameRoom];
-  const ssize_t size = read(port_, data, sizeof data);
+  const ssize_t size = port_.read(data, sizeof data);
   if (size > 0) {
     if (!decoder_.feed({data, static_cast<size_t>(size)}, [this](const Frame& frame) { return handle(frame); }))
       power_off();  // not our monitor's language
@@ -271,12 +277,12 @@ void Session::read_port() {
 }
 
 void Session::wait_for_events() {
-  pollfd fds[5] = {{port_, POLLIN, 0},
+  pollfd fds[5] = {{-1, 0, 0},
                    {children_, POLLIN, 0},
                    {started_ && input_.used() > 0 ? command_.input : -1, POLLOUT, 0},
                    {-1, POLLIN, 0},
                    {-1, POLLIN, 0}};
-  if (outgoing_.used() > 0) fds[0].events |= POLLOUT;
+  const bool no_wait = port_.prepare(port_events(), fds[0]);
   bool waiting_terminal = false;
   for (unsigned stream = 1; stream <= 2; ++stream) {
     Output& out = output(stream);
@@ -286,11 +292,13 @@ void Session::wait_for_events() {
     out.hung_up = false;
   }
   const int timeout = waiting_terminal || command_ended_ ? 100 : -1;
-  const int ready = poll(fds, 5, timeout);
-  if (ready == 0 && command_ended_ && output(1).credit > 0 && output(2).credit > 0) quiet_ms_ += timeout;
-  if (ready <= 0) return;
-  if ((fds[0].revents & POLLOUT) != 0) outgoing_.write_to(port_);
-  if ((fds[0].revents & (POLLIN | POLLHUP)) != 0) read_port();
+  const int ready = poll(fds, 5, no_wait ? 0 : timeout);
+  const short port_ready = port_.ready(fds[0]);
+  if (ready == 0 && port_ready == 0 && command_ended_ && output(1).credit > 0 && output(2).credit > 0)
+    quiet_ms_ += timeout;
+  if (ready <= 0 && port_ready == 0) return;
+  if ((port_ready & POLLOUT) != 0) write_port();
+  if ((port_ready & POLLIN) != 0) read_port();
   if (fds[2].revents != 0 && command_.input >= 0) pass_input_on();
   for (unsigned stream = 1; stream <= 2; ++stream)
     if (fds[2 + stream].revents != 0 && output(stream).fd == fds[2 + stream].fd && output(stream).fd >= 0)
@@ -324,21 +332,22 @@ void Session::run() {
   timespec start{}, now{};
   clock_gettime(CLOCK_MONOTONIC, &start);
   do {
-    pollfd fd{port_, static_cast<short>(outgoing_.used() > 0 ? POLLOUT : 0), 0};
-    poll(&fd, 1, 100);
-    if ((fd.revents & POLLOUT) != 0) outgoing_.write_to(port_);
+    pollfd fd;
+    const bool no_wait = port_.prepare(outgoing_.used() > 0 ? POLLOUT : 0, fd);
+    poll(&fd, 1, no_wait ? 0 : 100);
+    if ((port_.ready(fd) & POLLOUT) != 0) write_port();
     clock_gettime(CLOCK_MONOTONIC, &now);
   } while (outgoing_.used() > 0 || (now.tv_sec - start.tv_sec) * 1000 < kFarewellMs);
 }
 
-Session* make_session(int port) {
+Session* make_session(Port& port) {
   alignas(Session) static std::byte storage[sizeof(Session)];  // over a MiB: not on the stack
   return new (storage) Session{port};
 }
 
 }  // namespace
 
-void serve(int port, const Failure& root_failure) {
+void serve(Port& port, const Failure& root_failure) {
   Session* const session = make_session(port);
   session->say_hello();
   if (root_failure.text[0] != 0) session->send_failure(FailStage::kZone, root_failure);

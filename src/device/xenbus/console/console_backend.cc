@@ -38,21 +38,4 @@ void XenConsoleBackend::disconnect() {
   page_ = {};
 }
 
-void publish_primary_console(StorePort& store, u16 domain, u64 frame, u32 port) {
-  const std::string path = fmt::format("/local/domain/{}/console", domain);
-  const std::string backend = fmt::format("/local/domain/0/backend/console/{}/0", domain);
-  const Nodes front{
-      {"backend", backend}, {"backend-id", "0"}, {"type", "xenconsoled"},        {"output", "pty"},
-      {"tty", ""},          {"limit", kLimit},   {"port", std::to_string(port)}, {"ring-ref", std::to_string(frame)}};
-  const Nodes back{{"frontend", path},
-                   {"frontend-id", std::to_string(domain)},
-                   {"online", "1"},
-                   {"state", "1"},
-                   {"protocol", "vt100"}};
-  store.atomically([&](StorePort& change) {
-    for (const auto& [name, value] : front) change.write(path + "/" + name, value);
-    for (const auto& [name, value] : back) change.write(backend + "/" + name, value);
-  });
-}
-
 }  // namespace bulkhead::device::xenbus

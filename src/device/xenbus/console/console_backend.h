@@ -30,8 +30,4 @@ class XenConsoleBackend final : public Backend {
   PvConsole console_;
 };
 
-// The nodes of the primary console, which the machine sets up by start_info or HVM parameters. `frame` is what those
-// say, `port` the guest's event channel.
-void publish_primary_console(StorePort& store, u16 domain, u64 frame, u32 port);
-
 }  // namespace bulkhead::device::xenbus
