@@ -63,7 +63,8 @@ def kernel_log(pairs):
     for _, line in pairs:
         if not XEN_LINE.search(line) or line.startswith(("Command line", "Kernel command line")):
             continue
-        line = plain(re.sub(r"\b0x[0-9a-f]+|\b[0-9a-f]{8,}\b", "0x#", line))
+        line = plain(re.sub(r"\b0x[0-9a-fA-F]+|\b[0-9a-fA-F]{8,}\b", "0x#", line))
+        line = re.sub(r"(LNX|PNP)(\w*:)\w+", r"\1\2#", line)
         out[re.sub(r"(?<![\w.-])\d+(\.\d+)?(?![\w:])|\d+(?=ns|ms|us|KiB|[KM]\b)", "#", line)] = "present"
     return out
 
@@ -92,7 +93,7 @@ def store(pairs):
         if key == "home" or "/device/" in key and key.count("/") > 6 and key.endswith("event-channel"):
             continue
         text, _, permissions = value.rpartition(" (")
-        permissions = re.sub(rf"(?<=[nrbw]){domid}\b", "D", permissions)
+        permissions = re.sub(rf"(?<=[nrbw]){re.escape(domid)}\b", "D", permissions)
         text = "#" if key.endswith(("/port", "/ring-ref", "/event-channel", "/domid", "static-max", "/target")) else plain(text)
         out[key.replace(home, "~")] = f"{text} ({permissions}"
     return out

@@ -40,7 +40,7 @@ def run_domus(dom0, folder, options, types):
 def run_zone(kind, how, folder, options, kernel):
     """The console output of our zone: a bare kernel with the initrd (boot), or the same program as a command (run)."""
     common = ["--engine", options.engine, "-V", kind, "-c", str(options.cpus), "-m", str(options.memory), "--kernel", kernel,
-              *options.zone_option]
+              "--cpu", options.cpu, "--name", f"compare-{kind}", *options.zone_option]
     if how == "boot":
         disk = folder / f"disk-{kind}"
         disk.write_bytes((folder / "disk").read_bytes())
