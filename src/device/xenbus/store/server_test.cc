@@ -4,13 +4,13 @@
 
 #include "device/xenbus/store/domain_zero.h"
 #include "device/xenbus/store/fixture.h"
-#include "device/xenbus/testing/fake_event_port.h"
+#include "device/xenbus/testing/fake_events.h"
 #include "device/xenbus/testing/xenstore_client.h"
 
 namespace bulkhead::device::xenbus::store {
 namespace {
 
-using testing::FakeEventPort;
+using testing::FakeEvents;
 using testing::XenstoreClient;
 
 struct alignas(4096) Page {
@@ -19,12 +19,13 @@ struct alignas(4096) Page {
 
 class ServerTest : public StoreTest {
  protected:
-  void open() { server = StoreServer::open(store, kGuest, page.bytes, events, 1).value(); }
+  void open() { server = StoreServer::open(store, kGuest, page.bytes, events, port).value(); }
   Page page;
-  FakeEventPort events;
+  FakeEvents events;
+  const u32 port = events.allocate();
   std::unique_ptr<StoreServer> server;
   XenstoreClient client{page.bytes, [this] {
-                          events.raise(1);
+                          events.raise(port);
                           std::this_thread::yield();
                         }};
 };
@@ -32,7 +33,7 @@ class ServerTest : public StoreTest {
 TEST_F(ServerTest, AnswersFromItsOwnThread) {
   open();
   EXPECT_EQ(client.read("name"), "zone7");
-  EXPECT_GT(events.notified(1), 0u);
+  EXPECT_GT(events.notifications(port), 0u);
   ASSERT_EQ(client.watch("device", "t"), "OK");
   client.wait_for_event();
   ASSERT_TRUE(zero->write(0, kHome + "/device/new", "x"));
@@ -56,18 +57,18 @@ TEST_F(ServerTest, ComesAndGoes) {
     client.send(XS_READ, XenstoreClient::string("name"));
     server.reset();
     EXPECT_FALSE(store.is_introduced(kGuest));
-    EXPECT_FALSE(events.bound(1));
+    EXPECT_FALSE(events.bound(port));
     page = {};
   }
   EXPECT_EQ(zero_ear.heard.size(), 20u);
 }
 
 TEST_F(ServerTest, WithoutAPortThereIsAnError) {
-  events.refuse(1);
-  const auto result = StoreServer::open(store, kGuest, page.bytes, events, 1);
+  open();
+  const auto result = StoreServer::open(store, kGuest, page.bytes, events, port);  // bound already
   ASSERT_FALSE(result);
-  EXPECT_NE(result.error().message.find("event channel 1"), std::string::npos);
-  EXPECT_FALSE(store.is_introduced(kGuest));
+  EXPECT_NE(result.error().message.find("event channel " + std::to_string(port)), std::string::npos);
+  EXPECT_EQ(client.read("name"), "zone7");
 }
 
 TEST_F(ServerTest, EndsUnderAFlood) {
@@ -79,7 +80,7 @@ TEST_F(ServerTest, EndsUnderAFlood) {
       if (client.room() >= request.size()) client.put_bytes(request);
       client.collect();
       client.replies().clear();
-      events.raise(1);
+      events.raise(port);
     }
   }};
   while (store.counters()[0].value() < 1000) std::this_thread::yield();
@@ -93,12 +94,12 @@ TEST_F(ServerTest, AGuestAndABackendAgreeOnADevice) {
   DomainZero back{store, kGuest};
   const std::string backend = "/local/domain/0/backend/vbd/7/51712", frontend = kHome + "/device/vbd/51712";
   std::atomic<bool> connected = false;
-  back.atomically([&](StorePort& port) {
-    port.write(frontend, "", StorePort::GuestAccess::kOwner);
-    port.write(frontend + "/backend", backend, StorePort::GuestAccess::kOwner);
-    port.write(frontend + "/state", "1", StorePort::GuestAccess::kOwner);
-    port.write(backend, "");
-    port.write(backend + "/state", "2");
+  back.atomically([&](StorePort& in) {
+    in.write(frontend, "", StorePort::GuestAccess::kOwner);
+    in.write(frontend + "/backend", backend, StorePort::GuestAccess::kOwner);
+    in.write(frontend + "/state", "1", StorePort::GuestAccess::kOwner);
+    in.write(backend, "");
+    in.write(backend + "/state", "2");
   });
   const auto id = back.watch(frontend + "/state", [&](const std::string& path) {
     if (back.read(path) != "3") return;
