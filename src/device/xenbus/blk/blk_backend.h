@@ -29,7 +29,7 @@ class BlkBackend final : public Backend {
   BlkBackend(BlockCore& core, GrantPort& grants, EventPort& events, Options options);
   ~BlkBackend() override { disconnect(); }
 
-  // The number by which xenbus and the guest know /dev/xvd[a-z]... [xen "vbd-interface"].
+  // The number by which xenbus and the guest know /dev/xvd[a-z]... (Xen's docs/man/xen-vbd-interface.7).
   static u32 device_number(unsigned index);
   static std::string device_name(unsigned index);
 

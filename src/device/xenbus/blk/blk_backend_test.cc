@@ -366,12 +366,12 @@ TEST_F(BlkTest, ASleepingDriverIsNotWokenForNothing) {
   auto& ring = *front.rings[0];
   const u32 page = zone.grants.grant();
   // Says that it wants to hear of the eighth response only.
-  ring.shared->rsp_event = ring.ring.rsp_cons + 8;
+  std::atomic_ref{ring.shared->rsp_event}.store(ring.ring.rsp_cons + 8);
   for (int i = 0; i < 8; ++i) ring.put(front.request(BLKIF_OP_READ, 0, {page}));
   ring.push();
   ASSERT_TRUE(zone.events.await(ring.port, 0));
   EXPECT_EQ(zone.events.notifications(ring.port), 1u);
-  EXPECT_EQ(ring.shared->rsp_prod, 8u);
+  EXPECT_EQ(std::atomic_ref{ring.shared->rsp_prod}.load(), 8u);
 }
 
 // Disks that fail, and disks that go.
@@ -434,7 +434,6 @@ TEST_F(BlkTest, UnplugUnderLoad) {
           while (!ring.full()) ring.put(request);
           ring.push();
           zone.events.raise(ring.port);
-          xen_rmb();
           ring.ring.rsp_cons = std::atomic_ref{ring.shared->rsp_prod}.load();
         }
       });

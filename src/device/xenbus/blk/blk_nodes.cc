@@ -1,4 +1,4 @@
-// What a Xen disk says of itself in xenstore [xen/io/blkif.h "Feature and Parameter Negotiation"].
+// What a Xen disk says of itself in xenstore [xen/io/blkif.h]: its "Feature and Parameter Negotiation".
 #include <stdint.h>
 #include <string.h>
 #include <xen/io/blkif.h>

@@ -23,12 +23,14 @@ BackRing::BackRing(std::vector<std::byte*> pages, u32 entry_bytes)
       answered_{taken_},
       notified_{taken_} {}
 
+// Sequentially consistent, both: where one end shows its index and then looks at the other's wish, and the other the
+// reverse, one of them must see.
 u32 BackRing::shared_index(u32 offset) const {
-  return std::atomic_ref{*reinterpret_cast<u32*>(pages_[0] + offset)}.load(std::memory_order_acquire);
+  return std::atomic_ref{*reinterpret_cast<u32*>(pages_[0] + offset)}.load();
 }
 
 void BackRing::set_shared_index(u32 offset, u32 value) {
-  std::atomic_ref{*reinterpret_cast<u32*>(pages_[0] + offset)}.store(value, std::memory_order_release);
+  std::atomic_ref{*reinterpret_cast<u32*>(pages_[0] + offset)}.store(value);
 }
 
 // Entries may lie across two pages.
@@ -66,7 +68,6 @@ void BackRing::respond(std::span<const std::byte> response) {
 }
 
 bool BackRing::notify_wanted() {
-  std::atomic_thread_fence(std::memory_order_seq_cst);  // the frontend sees the responses before we look at its wish
   const u32 since = answered_ - notified_;
   notified_ = answered_;
   return answered_ - shared_index(kResponseEvent) < since;
@@ -76,7 +77,6 @@ bool BackRing::sleep() {
   if (overrun_) return true;
   if (pending()) return false;
   set_shared_index(kRequestEvent, taken_ + 1);
-  std::atomic_thread_fence(std::memory_order_seq_cst);  // the wish is seen before we look a last time
   return !pending();
 }
 

@@ -1,13 +1,11 @@
-// A disk's driver in the guest, with the public headers' own rings.
+// A disk's driver in the guest, with rings as the public headers lay them out.
 #pragma once
 #include <stdint.h>
 #include <string.h>
-
-#define xen_mb() __atomic_thread_fence(__ATOMIC_SEQ_CST)
-#define xen_rmb() __atomic_thread_fence(__ATOMIC_ACQUIRE)
-#define xen_wmb() __atomic_thread_fence(__ATOMIC_RELEASE)
 #include <xen/io/blkif.h>
 #include <xen/io/protocols.h>
+
+#include <atomic>
 
 #include "device/xenbus/blk/blk_backend.h"
 #include "device/xenbus/testing/frontend.h"
@@ -65,22 +63,23 @@ struct BlkfrontRing {
     memcpy(static_cast<void*>(RING_GET_REQUEST(&ring, ring.req_prod_pvt)), &entry, sizeof entry);
     ++ring.req_prod_pvt;
   }
-  // Shows what was put; an event only if the backend wants one.
+  static u32 see(u32& shared_index) { return std::atomic_ref{shared_index}.load(); }
+  static void show(u32& shared_index, u32 value) { std::atomic_ref{shared_index}.store(value); }
+
+  // Shows what was put; an event only if the backend wants one. As RING_PUSH_REQUESTS_AND_CHECK_NOTIFY.
   void push() {
-    bool wanted;
-    RING_PUSH_REQUESTS_AND_CHECK_NOTIFY(&ring, wanted);
-    if (wanted) zone.events.raise(port);
+    const u32 before = see(shared->req_prod), after = ring.req_prod_pvt;
+    show(shared->req_prod, after);
+    if (after - see(shared->req_event) < after - before) zone.events.raise(port);
   }
-  // The next response; sleeps only as ring.h allows. None: nothing came for a very long time.
+  bool responses() { return see(shared->rsp_prod) != ring.rsp_cons; }
+  // The next response; sleeps only as RING_FINAL_CHECK_FOR_RESPONSES allows. None: nothing came for a very long time.
   std::optional<Response> next() {
-    while (true) {
+    while (!responses()) {
       const u64 seen = zone.events.notifications(port);
-      bool more;
-      RING_FINAL_CHECK_FOR_RESPONSES(&ring, more);
-      if (more) break;
-      if (!zone.events.await(port, seen)) return std::nullopt;
+      show(shared->rsp_event, ring.rsp_cons + 1);
+      if (!responses() && !zone.events.await(port, seen)) return std::nullopt;
     }
-    xen_rmb();
     Response response;
     memcpy(&response, RING_GET_RESPONSE(&ring, ring.rsp_cons), sizeof response);
     ++ring.rsp_cons;
