@@ -18,24 +18,25 @@ constexpr u64 kLeafFlags = kPresent | kWritable | kUser | kAccessed | kDirty, kT
 // What the kernel says in its notes.
 struct Notes {
   u64 virtual_base = 0;  // virtual address of frame 0
-  u64 hypercall_page = 0;
+  std::optional<u64> hypercall_page;  // newer kernels make their own
   std::optional<u64> p2m;  // where it wants the p2m list; else behind the kernel
   bool initrd_by_frame = false;
 };
 
 Result<Notes> read_notes(const ElfFile& elf) {
   Notes notes;
-  const auto base = elf.xen_number(spec::elf::kXenNoteVirtBase), page = elf.xen_number(spec::elf::kXenNoteHypercallPage);
-  if (!base || !page) return fail("its Xen notes lack the virtual base (3) or the hypercall page (2)");
+  const auto base = elf.xen_number(spec::elf::kXenNoteVirtBase);
+  if (!base) return fail("its Xen notes lack the virtual base (note 3)");
   const u64 offset = elf.xen_number(spec::elf::kXenNotePaddrOffset).value_or(0);
   notes.virtual_base = *base - offset;
-  notes.hypercall_page = *page;
+  notes.hypercall_page = elf.xen_number(spec::elf::kXenNoteHypercallPage);
   notes.p2m = elf.xen_number(spec::elf::kXenNoteInitP2m);
   notes.initrd_by_frame = elf.xen_number(spec::elf::kXenNoteModStartPfn).value_or(0) == 1;
-  const auto misplaced = [](u64 a) { return a % kPageSize != 0 || a >> 47 == 0 || a >> 47 == 0x1ffff ? a % kPageSize != 0 : true; };
-  if (misplaced(notes.virtual_base) || misplaced(notes.hypercall_page) || (notes.p2m && *notes.p2m % 1_GiB != 0))
+  const u64 page = notes.hypercall_page.value_or(notes.virtual_base);
+  if (notes.virtual_base % kPageSize != 0 || page % kPageSize != 0 || page < notes.virtual_base ||
+      (notes.p2m && *notes.p2m % 1_GiB != 0))
     return fail("its Xen notes name addresses that cannot be (base {:#x}, hypercall page {:#x})", notes.virtual_base,
-                notes.hypercall_page);
+                page);
   return notes;
 }
 
@@ -71,6 +72,7 @@ class Builder {
     if (notes_.p2m) map(*notes_.p2m, p2m_, pages(layout_.ram_frames * 8), p2m_tables_);
     protect_tables();
     fill_start_info();
+    built_.start_info_frame = start_info_;
     built_.description = kernel.description;
     built_.entry = {kernel.entry, virtual_of(stack_ + 1), virtual_of(start_info_), top_};
     return built_;
@@ -125,7 +127,8 @@ class Builder {
 
   // One call of 32 bytes for each number [xen/xen.h "hypercall page"].
   void fill_hypercall_page() {
-    const u64 frame = (notes_.hypercall_page - notes_.virtual_base) >> kPageShift;
+    if (!notes_.hypercall_page) return;
+    const u64 frame = (*notes_.hypercall_page - notes_.virtual_base) >> kPageShift;
     auto* const page = reinterpret_cast<u8*>(table(frame));
     if (frame >= layout_.ram_frames || page == nullptr) return;
     std::memset(page, 0xcc, kPageSize);
@@ -176,9 +179,7 @@ class Builder {
     info.nr_pages = layout_.ram_frames;
     info.shared_info = layout_.shared_info << kPageShift;
     info.store_mfn = built_.store_frame;
-    info.store_evtchn = request_.store_port;
     info.console.domU.mfn = built_.console_frame;
-    info.console.domU.evtchn = request_.console_port;
     info.pt_base = virtual_of(first_table_);
     info.nr_pt_frames = table_frames_;
     info.mfn_list = notes_.p2m ? *notes_.p2m : virtual_of(p2m_);
@@ -211,6 +212,12 @@ class Builder {
 };
 
 }  // namespace
+
+void set_ports(const Built& built, const GuestMemory& memory, u32 store_port, u32 console_port) {
+  auto& info = *reinterpret_cast<start_info_t*>(memory.host(Gpa{built.start_info_frame << kPageShift}, kPageSize));
+  info.store_evtchn = store_port;
+  info.console.domU.evtchn = console_port;
+}
 
 Result<Built> build(const BuildRequest& request, const GuestMemory& memory, const Layout& layout) {
   return Builder{request, memory, layout}.run();

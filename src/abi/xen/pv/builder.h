@@ -10,14 +10,17 @@ namespace bulkhead::abi::xen::pv {
 struct BuildRequest {
   std::string kernel_path, initrd_path;  // initrd: may be empty
   std::string command_line;              // up to 1023 bytes
-  u32 store_port = 0, console_port = 0;  // event channels of the guest's
 };
 
 struct Built {
   Entry entry;
+  u64 start_info_frame = 0;
   u64 store_frame = 0, console_frame = 0;  // their ring pages
   std::string description;                 // of the kernel
 };
+
+// Tells the guest its event channels for xenstore and console.
+void set_ports(const Built& built, const GuestMemory& memory, u32 store_port, u32 console_port);
 
 // `memory` is zero; RAM as `layout` has it is its first range. Before PageTables is made.
 // Errors name the file: no Xen PV entry, not enough memory (with how much it needs), initrd or command line too big.
