@@ -22,6 +22,7 @@ struct CpuModel {
   std::vector<CpuidLeaf> leaves;  // ascending by (leaf, subleaf)
   u64 xcr0_mask = 3;              // XSAVE components that the guest may enable
   u64 tsc_hz = 0;                 // rate of the guest's TSC: the host's
+  u32 vcpu_number_leaf = 0;       // a leaf in which EBX is the vCPU's number; 0: none
   // The answer to CPUID; leaves out of range follow [SDM-2A CPUID]: the highest basic leaf for Intel, zero for AMD.
   CpuidLeaf lookup(u32 leaf, u32 subleaf) const;
   bool has(u32 leaf, u32 subleaf, char reg, unsigned bit) const;  // reg: 'a','b','c','d'

@@ -57,6 +57,11 @@ class Vcpu {
   // (port or MMIO read) is completed first by run(); state() before that shows the guest before the instruction.
   virtual VcpuState state() = 0;
   virtual Result<void> set_state(const VcpuState& state) = 0;
+  // Memory by linear address, as the guest's present privilege may reach it, copied while the vCPU stands between two
+  // run() calls, also while an exit's answer is owed. Devices' memory reads as all ones and is not written. False: some
+  // of it would fault; a prefix may be done.
+  [[nodiscard]] virtual bool read_virtual(Gva at, std::span<std::byte> out) = 0;
+  [[nodiscard]] virtual bool write_virtual(Gva at, std::span<const std::byte> in) = 0;
   virtual std::string describe() = 0;                         // registers and the bytes at RIP, for a failure report
   virtual const telemetry::CounterSet& counters() const = 0;  // engine-internal counters; readable any time
 };
@@ -76,11 +81,15 @@ class Partition : public MsiSink {
   virtual void set_extint(bool asserted) = 0;
   virtual void set_extint_source(ExtIntSource* source) = 0;  // before the first run()
   virtual void inject_nmi(unsigned vcpu) = 0;                // any thread
+  // An interrupt past the LAPIC, taken as soon as interrupts are on: no priority counts, no EOI is owed. One that is not
+  // taken yet is replaced. Any thread.
+  virtual void inject_direct(unsigned vcpu, u8 vector) = 0;
   // Makes the vCPUs run a guest without privilege; see deprivileged.h. Before the first run(); `guest` outlives us.
   virtual Result<void> set_deprivileged(DeprivilegedGuest& guest) {
     (void)guest;
     return fail("this engine cannot run a guest kernel without privilege");
   }
+  virtual u64 guest_tsc() const = 0;  // of the vCPUs, as far as they agree; any thread
   virtual void signal_attention(unsigned vcpu) { (void)vcpu; }  // of a deprivileged guest; any thread
   // Called (on some vCPU thread) when the guest writes EOI for a vector that a level-triggered IOAPIC entry owns.
   virtual void set_eoi_handler(std::function<void(u8 vector)> handler) = 0;

@@ -30,9 +30,13 @@ struct MsrExit {
   u64 value = 0;
   bool fault = true;
 };
-// VMCALL/VMMCALL or a hypercall page entry; rax..r9 are read and written through the vCPU's state.
+// VMCALL or VMMCALL in ring 0, with its registers as Xen's ABI names them: RAX; RDI RSI RDX R10 R8 R9, in other than
+// 64-bit code EAX; EBX ECX EDX ESI EDI EBP. `result` goes into RAX. No other register changes.
 struct HypercallExit {
   u64 number = 0;
+  std::array<u64, 6> args{};
+  bool long_mode = false;        // made by 64-bit code
+  u64 result = ~u64{0} - 37;     // -ENOSYS, which every hypercall ABI has for "unknown"
 };
 // HLT that nothing can wake (interrupts off, no NMI source). Halts that can be woken are waited out in the engine.
 struct HaltExit {};

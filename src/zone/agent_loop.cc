@@ -192,6 +192,8 @@ std::string AgentLoop::outcome_text() const {
       return fmt::format("the zone ended by a triple fault {}: {}", when, outcome_.reason);
     case Outcome::Kind::kHalted:
       return fmt::format("all vCPUs of the zone halted for good {}: {}", when, outcome_.reason);
+    case Outcome::Kind::kCrashed:
+      return fmt::format("the zone crashed {}: {}", when, outcome_.reason);
     case Outcome::Kind::kEngineFailure:
       return fmt::format("the engine cannot go on: {}", outcome_.reason);
     case Outcome::Kind::kStopped:

@@ -26,9 +26,11 @@ ZoneEnd end_of(const Outcome& outcome, BootLoop::Why why, const ConsoleLog& log,
       return {outcome.status, {}, {}};
     case Outcome::Kind::kTripleFault:
       return {125, "the guest ended by a triple fault: " + outcome.reason, {}};
+    case Outcome::Kind::kCrashed:
     case Outcome::Kind::kHalted: {
       const std::string panic = log.panic();
       if (!panic.empty()) return {125, "the guest kernel panicked: " + panic, {}};
+      if (outcome.kind == Outcome::Kind::kCrashed) return {125, "the guest crashed: " + outcome.reason, {}};
       return {125, "all vCPUs of the guest halted for good: " + outcome.reason, {}};
     }
     case Outcome::Kind::kEngineFailure:

@@ -74,6 +74,10 @@ class FakeVcpu final : public engine::Vcpu {
     state_now = state;
     return {};
   }
+  // Linear addresses are guest-physical ones.
+  const GuestMemory* memory = nullptr;
+  bool read_virtual(Gva at, std::span<std::byte> out) override { return memory && memory->read({at.value}, out); }
+  bool write_virtual(Gva at, std::span<const std::byte> in) override { return memory && memory->write({at.value}, in); }
   std::string describe() override { return "fake registers"; }
   const telemetry::CounterSet& counters() const override { return counters_; }
 
@@ -95,6 +99,7 @@ class FakeVcpu final : public engine::Vcpu {
 
 class FakePartition final : public engine::Partition {
  public:
+  u64 guest_tsc() const override { return 0; }
   explicit FakePartition(unsigned vcpus) : vcpus_(vcpus) {
     for (unsigned i = 1; i < vcpus; ++i) vcpus_[i].state_now.mp_state = engine::MpState::kWaitForSipi;
   }
@@ -117,6 +122,14 @@ class FakePartition final : public engine::Partition {
   }
   void set_extint_source(engine::ExtIntSource* source) override { source_ = source; }
   void inject_nmi(unsigned) override {}
+  void inject_direct(unsigned vcpu, u8 vector) override {
+    const std::lock_guard lock{mutex_};
+    direct_.emplace_back(vcpu, vector);
+  }
+  std::vector<std::pair<unsigned, u8>> direct() const {
+    const std::lock_guard lock{mutex_};
+    return direct_;
+  }
   void set_eoi_handler(std::function<void(u8)> handler) override { eoi_ = std::move(handler); }
   void send(Msi message) override {
     const std::lock_guard lock{mutex_};
@@ -127,6 +140,7 @@ class FakePartition final : public engine::Partition {
   std::deque<FakeVcpu> vcpus_;
   mutable std::mutex mutex_;
   std::vector<Msi> sent_;
+  std::vector<std::pair<unsigned, u8>> direct_;
   bool extint_ = false;
   engine::ExtIntSource* source_ = nullptr;
   std::function<void(u8)> eoi_;

@@ -124,6 +124,7 @@ void Domain::set_upcall_pending(unsigned vcpu, bool pending) { parts_->areas.set
 std::byte* Domain::vcpu_info(unsigned vcpu) const { return reinterpret_cast<std::byte*>(&parts_->areas.info(vcpu)); }
 void Domain::set_cr2(unsigned vcpu, u64 linear) { std::atomic_ref{parts_->areas.info(vcpu).arch.cr2}.store(linear); }
 bool Domain::may_run(unsigned vcpu) { return parts_->waits.may_run(vcpu); }
+void Domain::end_wait(unsigned vcpu) { parts_->waits.end(vcpu); }
 bool Domain::online(unsigned vcpu) const { return parts_->waits.online(vcpu); }
 
 void Domain::set_online(unsigned vcpu, bool online) {

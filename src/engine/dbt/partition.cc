@@ -80,6 +80,11 @@ void DbtPartition::signal_attention(unsigned vcpu) {
   vcpus_[vcpu]->signal_attention();
 }
 
+void DbtPartition::inject_direct(unsigned vcpu, u8 vector) {
+  BH_ASSERT(vcpu < vcpus_.size());
+  shared_.cpus[vcpu]->lapic->inject_direct(vector);
+}
+
 void DbtPartition::inject_nmi(unsigned vcpu) {
   BH_ASSERT(vcpu < vcpus_.size());
   shared_.cpus[vcpu]->lapic->inject_nmi();

@@ -23,6 +23,8 @@ class DbtVcpu final : public Vcpu {
   void kick() override;
   VcpuState state() override;
   Result<void> set_state(const VcpuState& state) override;
+  bool read_virtual(Gva at, std::span<std::byte> out) override { return cpu_.try_copy_in(at.value, out); }
+  bool write_virtual(Gva at, std::span<const std::byte> in) override { return cpu_.try_copy_out(at.value, in); }
   std::string describe() override;
   const telemetry::CounterSet& counters() const override;
 

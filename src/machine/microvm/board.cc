@@ -94,4 +94,9 @@ std::vector<VirtioMmioWindow> Board::virtio_windows() const {
   return windows;
 }
 
+void Board::pulse(Gsi gsi) {
+  constexpr u32 kLines = 24, kTimer = 0, kTimerOnIoApic = 2;
+  if (gsi.value < kLines && gsi.value != kTimer && gsi.value != kTimerOnIoApic) interrupts_.gsi(gsi).pulse();
+}
+
 }  // namespace bulkhead::machine

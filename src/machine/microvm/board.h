@@ -37,6 +37,8 @@ class Board {
 
   Bus& ports() { return ports_; }
   Bus& mmio() { return mmio_; }
+  // Asserts an interrupt for a moment; one that is not there is ignored. Any thread.
+  void pulse(Gsi gsi);
   // The windows of the virtio devices in the order of their slots: disks, console, rng.
   std::vector<VirtioMmioWindow> virtio_windows() const;
 

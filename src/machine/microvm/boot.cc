@@ -26,7 +26,7 @@ std::optional<abi::Protocol> wanted(BootProtocol protocol) {
 }
 
 // RAM as the guest may use it; the legacy area below 1 MiB holds the ACPI tables.
-std::vector<abi::MapEntry> memory_map(const GuestMemory& memory) {
+std::vector<abi::MapEntry> memory_map(const MicrovmConfig& config, const GuestMemory& memory) {
   using namespace spec::e820;
   std::vector<abi::MapEntry> map{
       {{Gpa{0}, abi::kFirmwareStart.value}, kRam},
@@ -36,6 +36,8 @@ std::vector<abi::MapEntry> memory_map(const GuestMemory& memory) {
     const Gpa start = std::max(range.start, abi::kFirmwareEnd);
     map.push_back({{start, range.start + range.size - start}, kRam});
   }
+  if (config.abi == Abi::kXen) map.push_back({{layout::kXenPages, layout::kXenPagesSize}, kReserved});
+  std::ranges::sort(map, {}, [](const abi::MapEntry& entry) { return entry.extent.start; });
   return map;
 }
 
@@ -98,7 +100,7 @@ Result<std::string> prepare_boot(const MicrovmConfig& config, const std::vector<
                                  const GuestMemory& memory, engine::VcpuState& state) {
   BH_ASSIGN(const abi::Kernel kernel, abi::load_kernel(config.kernel_path, memory, wanted(config.protocol)));
   abi::BootInfo info;
-  info.memory_map = memory_map(memory);
+  info.memory_map = memory_map(config, memory);
   info.command_line = command_line(config, kernel);
   info.rsdp = layout::kAcpiTables;
   BH_TRY(load_others(config, kernel, memory, info));

@@ -16,6 +16,11 @@ inline constexpr u64 kVirtioStride = 0x1000;
 inline constexpr Gpa kIoApic{0xFEC00000};
 inline constexpr Gpa kLapic{0xFEE00000};  // the engine's
 
+// Pages of ours that a guest with Xen's ABI is told of; the map says reserved.
+inline constexpr Gpa kXenPages{0xFEFF8000};
+inline constexpr u64 kXenPagesSize = 0x8000;
+inline constexpr Gpa kXenStorePage{0xFEFFC000}, kXenConsolePage{0xFEFFF000};
+
 inline constexpr Gpa kAcpiTables{0xE0000};
 inline constexpr u64 kAcpiRoom = abi::kFirmwareEnd - kAcpiTables;
 

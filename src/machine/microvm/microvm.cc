@@ -4,12 +4,14 @@
 #include <map>
 #include <utility>
 
+#include "abi/xen/pvh_interface.h"
 #include "base/bits.h"
 #include "base/timer_service.h"
 #include "machine/microvm/board.h"
 #include "machine/microvm/boot.h"
 #include "machine/microvm/layout.h"
 #include "machine/microvm/vcpu_gang.h"
+#include "machine/microvm/xen_abi.h"
 
 namespace bulkhead::machine {
 namespace {
@@ -39,11 +41,14 @@ class MicrovmMachine final : public Microvm {
     engine::PartitionConfig partition_config;
     partition_config.vcpus = vcpus_ = config.vcpus;
     BH_ASSIGN(partition_config.cpu_model, engine::make_cpu_model(config.cpu_model, config.vcpus));
+    if (config.abi == Abi::kXen)
+      partition_config.cpu_model = abi::xen::with_xen_leaves(std::move(partition_config.cpu_model), XenAbi::kDomid);
     partition_config.options = config.engine_options;
     BH_ASSIGN(partition_, engine.create(partition_config, memory_));
     BH_ASSIGN(board_, Board::create(config, *partition_, memory_, timers_,
                                     [this](Outcome outcome) { gang_->finish(std::move(outcome)); }));
     gang_ = std::make_unique<VcpuGang>(*partition_, vcpus_, board_->ports(), board_->mmio());
+    if (config.abi == Abi::kXen) offer_xen(partition_config.cpu_model);
     return boot(config);
   }
 
@@ -52,16 +57,35 @@ class MicrovmMachine final : public Microvm {
   std::vector<ExitStatistics> exit_statistics() const override { return gang_->meter().statistics(); }
   std::string kernel_description() const override { return description_; }
 
+  std::vector<HypercallStatistics> hypercall_statistics() const override {
+    std::vector<HypercallStatistics> all;
+    if (xen_ == nullptr) return all;
+    for (const auto& h : xen_->domain().hypercall_statistics())
+      all.push_back({h.name, h.count, h.sum_ns, h.p50_ns, h.p90_ns, h.p99_ns});
+    return all;
+  }
+
   std::vector<std::pair<std::string, u64>> engine_counters() const override {
     std::map<std::string, u64> sums;
     for (unsigned i = 0; i < vcpus_; ++i) add(sums, partition_->vcpu(i).counters());
     add(sums, gang_->counters());
+    if (xen_ != nullptr)
+      for (const auto& [name, value] : xen_->domain().counter_values()) sums["xen_" + name] = value;
     sums["unclaimed_port_accesses"] = board_->ports().unclaimed();
     sums["unclaimed_mmio_accesses"] = board_->mmio().unclaimed();
     return {sums.begin(), sums.end()};
   }
 
  private:
+  void offer_xen(const engine::CpuModel& model) {
+    xen_ =
+        std::make_unique<XenAbi>(model, vcpus_, *partition_, memory_, timers_,
+                                 XenAbi::Ports{.wake = [this](unsigned vcpu) { gang_->wake(vcpu); },
+                                               .finish = [this](Outcome outcome) { gang_->finish(std::move(outcome)); },
+                                               .pulse_gsi = [this](u32 gsi) { board_->pulse(Gsi{gsi}); }});
+    gang_->set_abi(xen_.get());
+  }
+
   Result<void> boot(const MicrovmConfig& config) {
     engine::VcpuState state = partition_->vcpu(0).state();
     BH_ASSIGN(description_, prepare_boot(config, board_->virtio_windows(), memory_, state));
@@ -78,13 +102,15 @@ class MicrovmMachine final : public Microvm {
   std::unique_ptr<engine::Partition> partition_;
   std::unique_ptr<Board> board_;
   std::unique_ptr<VcpuGang> gang_;
+  std::unique_ptr<XenAbi> xen_;
   std::string description_;
 };
 }  // namespace
 
 Result<std::unique_ptr<Microvm>> Microvm::create(engine::Engine& engine, MicrovmConfig config) {
   BH_TRY(check(config, engine));
-  BH_ASSIGN(GuestMemory memory, GuestMemory::create_pc(config.memory_bytes, layout::kHoleStart));
+  const u64 extra_pages = config.abi == Abi::kXen ? u64{XenAbi::kPages} : 0;
+  BH_ASSIGN(GuestMemory memory, GuestMemory::create_pc(config.memory_bytes, layout::kHoleStart, extra_pages));
   auto machine = std::make_unique<MicrovmMachine>(std::move(memory));
   BH_TRY(machine->build(engine, config));
   return machine;

@@ -10,6 +10,7 @@
 #include "base/clock.h"
 #include "base/result.h"
 #include "engine/engine.h"
+#include "machine/machine.h"
 
 namespace bulkhead::block {
 class Disk;
@@ -24,7 +25,11 @@ namespace bulkhead::machine {
 // How the kernel is entered. kAuto: PVH if the kernel has ELF note 18, else the Linux boot protocol, else Multiboot.
 enum class BootProtocol : u8 { kAuto, kPvh, kLinux64, kMultiboot };
 
+// What the guest is told of a hypervisor, by CPUID, MSR and hypercall.
+enum class Abi : u8 { kXen, kNone };
+
 struct MicrovmConfig {
+  Abi abi = Abi::kXen;
   unsigned vcpus = 1;
   u64 memory_bytes = 512u << 20;
   std::string kernel_path;
@@ -50,32 +55,10 @@ struct MicrovmConfig {
   bool debug_exit = false;                     // port 0xf4
 };
 
-// Why the machine stopped running.
-struct Outcome {
-  enum class Kind : u8 { kPowerOff, kReset, kDebugExit, kTripleFault, kHalted, kStopped, kEngineFailure };
-  Kind kind = Kind::kStopped;
-  u8 status = 0;       // kDebugExit: 2*v+1
-  std::string reason;  // kTripleFault, kHalted, kEngineFailure: one line
-};
-
-// Exits by kind with latencies of their handling, for the report.
-struct ExitStatistics {
-  std::string kind;
-  u64 count = 0, sum_ns = 0, p50_ns = 0, p99_ns = 0;
-};
-
-class Microvm {
+class Microvm : public Machine {
  public:
   // Loads everything; nothing runs yet. Errors name the file and what is wrong with it.
   static Result<std::unique_ptr<Microvm>> create(engine::Engine& engine, MicrovmConfig config);
-  virtual ~Microvm() = default;
-  // Runs the vCPU threads until the guest ends or stop() is called; blocks the caller. A reset ends run() with kReset:
-  // to reboot, destroy and create again.
-  virtual Outcome run() = 0;
-  virtual void stop() = 0;  // any thread, also a signal-handling one (not a signal handler)
-  virtual std::vector<ExitStatistics> exit_statistics() const = 0;
-  virtual std::vector<std::pair<std::string, u64>> engine_counters() const = 0;  // summed over vCPUs
-  virtual std::string kernel_description() const = 0;  // e.g. "bzImage 6.1.0-43-cloud-amd64 (lz4), PVH entry"
 };
 
 }  // namespace bulkhead::machine

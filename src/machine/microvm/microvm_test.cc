@@ -120,7 +120,7 @@ TEST_F(MicrovmTest, MemoryAbove4GiBIsInTheMap) {
     const auto entry = memory->load<spec::pvh::MapEntry>(Gpa{start->memory_map + i * 24});
     ends.push_back(entry->address + entry->size);
   }
-  EXPECT_EQ(ends, (std::vector<u64>{0x9fc00, 0x100000, 0xC0000000, 0x140000000}));
+  EXPECT_EQ(ends, (std::vector<u64>{0x9fc00, 0x100000, 0xC0000000, 0xFF000000, 0x140000000}));
 }
 
 TEST_F(MicrovmTest, InitrdLiesAsHighAsItCan) {

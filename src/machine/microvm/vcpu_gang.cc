@@ -15,6 +15,10 @@ namespace {
 // often.
 constexpr std::chrono::milliseconds kHaltPoll{20};
 
+// A vCPU that waits in a hypercall is also to take interrupts, which the engine does not tell us of: so its wait ends
+// now and then, which the ABIs allow.
+constexpr std::chrono::milliseconds kLongestWait{1};
+
 AccessSize access_size(u8 bytes) {
   BH_ASSERT(bytes == 1 || bytes == 2 || bytes == 4 || bytes == 8);
   return static_cast<AccessSize>(bytes);
@@ -34,7 +38,9 @@ VcpuGang::VcpuGang(engine::Partition& partition, unsigned vcpus, Bus& ports, Bus
       ports_{ports},
       mmio_{mmio},
       counters_{{"unknown_msr_reads", "unknown_msr_writes", "unknown_hypercalls"}},
-      inert_(vcpus, false) {}
+      inert_(vcpus, false) {
+  for (unsigned i = 0; i < vcpus; ++i) waiters_.push_back(std::make_unique<Waiter>());
+}
 
 Outcome VcpuGang::run() {
   std::vector<std::thread> threads;
@@ -58,7 +64,10 @@ void VcpuGang::finish(Outcome outcome) {
     outcome_ = std::move(outcome);
   }
   changed_.notify_all();
-  for (unsigned i = 0; i < vcpus_; ++i) partition_.vcpu(i).kick();
+  for (unsigned i = 0; i < vcpus_; ++i) {
+    wake(i);
+    partition_.vcpu(i).kick();
+  }
 }
 
 bool VcpuGang::ended() {
@@ -97,18 +106,30 @@ struct VcpuGang::Handler {
     return Next::kRun;
   }
   Next operator()(engine::MsrExit& exit) {
+    if (gang.abi_ != nullptr && gang.abi_->msr(index, exit)) return Next::kRun;
     gang.counters_[exit.write ? kUnknownMsrWrite : kUnknownMsrRead].add();
     exit.fault = true;  // #GP, as a processor without that MSR has it
     return Next::kRun;
   }
-  // No guest ABI is announced, so nobody has a reason to call. The answer is what hypercall ABIs say for "unknown".
-  Next operator()(engine::HypercallExit&) {
-    gang.counters_[kUnknownHypercall].add();
-    constexpr u64 kNotImplemented = ~u64{0} - 37;  // -ENOSYS
-    engine::Vcpu& vcpu = gang.partition_.vcpu(index);
-    engine::VcpuState state = vcpu.state();
-    state.gpr[0] = kNotImplemented;
-    if (auto set = vcpu.set_state(state); !set) return fail_engine(set.error().message);
+  // Where no ABI is announced nobody has a reason to call, and the exit says "unknown" already.
+  Next operator()(engine::HypercallExit& exit) {
+    if (gang.abi_ == nullptr) {
+      gang.counters_[kUnknownHypercall].add();
+      return Next::kRun;
+    }
+    switch (gang.abi_->hypercall(index, exit)) {
+      case GuestAbi::Next::kRun:
+        return Next::kRun;
+      case GuestAbi::Next::kYield:
+        std::this_thread::yield();
+        return Next::kRun;
+      case GuestAbi::Next::kWait:
+        return gang.wait_for_abi(index, false);
+      case GuestAbi::Next::kDown:
+        return gang.wait_for_abi(index, true);
+      case GuestAbi::Next::kEnd:
+        return Next::kEnd;
+    }
     return Next::kRun;
   }
   Next operator()(engine::HaltExit&) { return gang.halted(index); }
@@ -166,6 +187,32 @@ void VcpuGang::check_all_inert() {
 void VcpuGang::kick_others(unsigned index) {
   for (unsigned i = 0; i < vcpus_; ++i)
     if (i != index) partition_.vcpu(i).kick();
+}
+
+void VcpuGang::wake(unsigned index) {
+  Waiter& waiter = *waiters_[index];
+  {
+    Lock lock{waiter.mutex};
+    waiter.woken = true;
+  }
+  waiter.changed.notify_one();
+}
+
+VcpuGang::Next VcpuGang::wait_for_abi(unsigned index, bool only_until_may_run) {
+  Waiter& waiter = *waiters_[index];
+  while (!ended()) {
+    if (abi_->may_run(index)) return Next::kRun;
+    bool in_time = true;
+    {
+      Lock lock{waiter.mutex};
+      if (!waiter.woken) in_time = waiter.changed.wait_for(waiter.mutex, kLongestWait) == std::cv_status::no_timeout;
+      waiter.woken = false;
+    }
+    if (in_time || only_until_may_run) continue;
+    abi_->end_wait(index);
+    return Next::kRun;
+  }
+  return Next::kEnd;
 }
 
 void VcpuGang::wait_a_little() {

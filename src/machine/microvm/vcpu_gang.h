@@ -10,6 +10,7 @@
 #include "bus/bus.h"
 #include "engine/engine.h"
 #include "machine/microvm/exit_meter.h"
+#include "machine/microvm/guest_abi.h"
 #include "machine/microvm/microvm.h"
 
 namespace bulkhead::machine {
@@ -19,6 +20,10 @@ class VcpuGang {
  public:
   // All outlive us.
   VcpuGang(engine::Partition& partition, unsigned vcpus, Bus& ports, Bus& mmio);
+  // Answers hypercalls and MSRs; outlives us. Before run(). Without one the guest has no ABI.
+  void set_abi(GuestAbi* abi) { abi_ = abi; }
+  // A vCPU that waits for may_run() shall look again. Any thread; never blocks for long.
+  void wake(unsigned index);
   VcpuGang(const VcpuGang&) = delete;
   VcpuGang& operator=(const VcpuGang&) = delete;
 
@@ -36,12 +41,19 @@ class VcpuGang {
  private:
   struct Handler;
   enum class Next : u8 { kRun, kWait, kEnd };
+  // Where a vCPU waits that waits in a hypercall.
+  struct Waiter {
+    Mutex mutex;
+    std::condition_variable_any changed;
+    bool woken BH_GUARDED_BY(mutex) = false;
+  };
 
   void run_vcpu(unsigned index);
   Next answer(unsigned index, engine::Exit& exit);
   Next halted(unsigned index);
   Next kicked(unsigned index);
   void wait_a_little();
+  Next wait_for_abi(unsigned index, bool only_until_may_run);
   void set_inert(unsigned index, bool inert);
   void check_all_inert();
   void kick_others(unsigned index);
@@ -51,6 +63,8 @@ class VcpuGang {
   const unsigned vcpus_;
   Bus& ports_;
   Bus& mmio_;
+  GuestAbi* abi_ = nullptr;
+  std::vector<std::unique_ptr<Waiter>> waiters_;
   const HostClock clock_;
   ExitMeter meter_;
   telemetry::CounterSet counters_;

@@ -91,9 +91,12 @@ TEST_F(VcpuGangTest, UnknownMsrFaultsAndIsCounted) {
 }
 
 TEST_F(VcpuGangTest, UnknownHypercallSaysSo) {
-  bsp.then(engine::HypercallExit{1});
+  i64 seen = 0;
+  bsp.then(engine::HypercallExit{1, {}, true, 0});
+  bsp.then_look([&](const engine::Exit& last) { seen = static_cast<i64>(std::get<engine::HypercallExit>(last).result); });
   run_and_stop_after_script();
-  EXPECT_EQ(static_cast<i64>(bsp.state_now.gpr[0]), -38);
+  EXPECT_EQ(seen, 0);  // as the engine said before: -ENOSYS, unless told otherwise
+  EXPECT_EQ(static_cast<i64>(engine::HypercallExit{}.result), -38);
   EXPECT_EQ(gang.counters()[VcpuGang::kUnknownHypercall].value(), 1u);
 }
 

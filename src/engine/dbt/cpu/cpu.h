@@ -398,6 +398,24 @@ class Cpu {
   void set_flags(u64 value);  // with all that follows from them
   void set_flat_segment(Seg seg, u16 selector, unsigned dpl, bool code, bool wide);
 
+  // While it lives, what is not RAM reads as all ones and swallows writes, and no data breakpoint is hit.
+  class NoExits {
+   public:
+    explicit NoExits(Cpu& cpu) : cpu_{cpu}, outer_{cpu.no_exit_}, hits_{cpu.data_breakpoints_hit_} {
+      cpu_.no_exit_ = true;
+    }
+    ~NoExits() {
+      cpu_.no_exit_ = outer_;
+      cpu_.data_breakpoints_hit_ = hits_;
+    }
+    NoExits(const NoExits&) = delete;
+
+   private:
+    Cpu& cpu_;
+    const bool outer_;
+    const u32 hits_;
+  };
+
   // cpu/io.cc
   bool next_answer(u64& value);
   void note_port_access(u16 port, unsigned size);

@@ -57,6 +57,7 @@ void Cpu::cpuid() {
       answer.ebx |= index;  // core ID; threads per core - 1 is above it
       break;
     default:
+      if (leaf != 0 && answer.leaf == leaf && leaf == model.vcpu_number_leaf && subleaf == 0) answer.ebx = index;
       break;
   }
   s.gpr[kRax] = answer.eax;

@@ -38,6 +38,7 @@ bool Cpu::try_load_code_and_stack(u16 cs, u16 ss) {
 }
 
 bool Cpu::try_copy_in(u64 linear_start, std::span<std::byte> out) {
+  const NoExits no_exits{*this};
   BH_GUARD(*this) {
     for (u64 done = 0; done < out.size();) {
       const u64 at = linear_start + done;
@@ -53,6 +54,7 @@ bool Cpu::try_copy_in(u64 linear_start, std::span<std::byte> out) {
 }
 
 bool Cpu::try_copy_out(u64 linear_start, std::span<const std::byte> in) {
+  const NoExits no_exits{*this};
   BH_GUARD(*this) {
     for (u64 done = 0; done < in.size();) {
       const u64 at = linear_start + done;

@@ -27,7 +27,9 @@ void Cpu::take_answer() {
   } else if (const auto* msr = std::get_if<MsrExit>(&exit)) {
     value = msr->value;
     io_log.fault = msr->fault;
-  } else if (!std::holds_alternative<HypercallExit>(exit)) {
+  } else if (const auto* call = std::get_if<HypercallExit>(&exit)) {
+    value = call->long_mode ? call->result : call->result & mask_for_size(4);
+  } else {
     return;
   }
   io_log.next = 0;
@@ -60,6 +62,7 @@ void Cpu::mmio_store(u64 gpa, unsigned size, u64 value) {
 // [SDM-1 §19.5.2]: one bit for each port in the TSS, and a byte beyond.
 void Cpu::check_port_permission(u16 port, unsigned size) {
   if (!protected_mode() || (s.cpl <= ((s.rflags & kIopl) >> 12) && !v8086())) return;
+  if (deprivileged) raise(kGp, 0);  // there is no task state: ports are its handler's
   if (s.tr.unusable() || !(tss_type() & 8) || s.tr.limit < 103) raise(kGp, 0);
   const u64 map = load_system(s.tr.base + 102, 2);
   const u64 at = map + port / 8;

@@ -70,7 +70,7 @@ bool Lapic::update() {
   reg(kProcessorPriority) = processor;
   const int requested = highest(kIrr);
   const bool fixed = enabled() && requested >= 0 && (static_cast<u32>(requested) & 0xf0) > (processor & 0xf0);
-  const bool any = fixed || lint0_passes_extint();
+  const bool any = fixed || lint0_passes_extint() || direct_vector_ != 0;
   deliverable_.store(any, std::memory_order_release);
   return any;
 }
@@ -92,12 +92,23 @@ void Lapic::lint0_changed(bool asserted) {
   }
 }
 
+void Lapic::inject_direct(u8 vector) {
+  const Change change{*this};
+  direct_vector_ = vector;
+}
+
 std::optional<u8> Lapic::acknowledge() {
   bool external;
+  u8 direct;
   {
     FutexLock lock{mutex_};
-    external = lint0_passes_extint() && bus_.extint_source != nullptr;
-    extint_latched_ = false;
+    direct = std::exchange(direct_vector_, u8{0});
+    external = direct == 0 && lint0_passes_extint() && bus_.extint_source != nullptr;
+    if (direct == 0) extint_latched_ = false;
+  }
+  if (direct != 0) {
+    const Change change{*this};  // what else there is
+    return direct;
   }
   if (external) {
     bus_.before_callout(index);

@@ -142,6 +142,8 @@ class Lapic {
   bool has_interrupt() const { return deliverable_.load(std::memory_order_acquire); }
   // Takes it: the vector, now in service; or nothing if it went away. [vcpu]
   std::optional<u8> acknowledge();
+  // An interrupt that no register here shows: taken before all others, as soon as IF allows. Any thread.
+  void inject_direct(u8 vector);
   void inject_nmi() { signal(kPendingNmi); }                                       // any thread
   u8 sipi_vector() const { return sipi_vector_.load(std::memory_order_acquire); }  // valid with kPendingSipi
   // An application processor after reset or INIT runs nothing until a SIPI. [vcpu]
@@ -242,6 +244,7 @@ class Lapic {
   u64 armed_ = kNever;           // a deadline that the timer thread has not been told of
   u64 period_ = 0;               // of the running count, host TSC ticks
   bool extint_latched_ = false;  // an ExtINT message came
+  u8 direct_vector_ = 0;         // from inject_direct(); 0: none
   std::atomic<u64> mmio_page_{kNever};
   std::atomic<u64> deadline_{kNever};  // host TSC
   std::atomic<bool> deliverable_{false};

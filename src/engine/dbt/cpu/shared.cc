@@ -25,7 +25,7 @@ SharedState::SharedState(const PartitionConfig& config, GuestMemory& memory_in)
     : LapicBus{lapic_features(config.cpu_model)},
       memory{memory_in},
       cpu_model{config.cpu_model},
-      code_masks_(memory_in.size() / kPageSize + 1) {
+      code_masks_(memory_in.pages() + 1) {
   for (unsigned i = 0; i < config.vcpus; ++i) inboxes_.push_back(std::make_unique<Inbox>());
   memory.set_write_observer(this);
 }
@@ -35,9 +35,8 @@ SharedState::~SharedState() { memory.set_write_observer(nullptr); }
 std::byte* SharedState::ram(u64 gpa) const { return memory.host(Gpa{align_down(gpa, kPageSize)}, kPageSize); }
 
 std::atomic<u8>& SharedState::code_mask(u64 gpa) {
-  for (const RamRange& range : memory.ranges())
-    if (range.contains(Gpa{gpa}, 1)) return code_masks_[(range.file_offset + gpa - range.start.value) >> kPageShift];
-  return code_masks_.back();
+  const auto number = memory.page_number(Gpa{gpa});
+  return number ? code_masks_[*number] : code_masks_.back();
 }
 
 void SharedState::before_callout(unsigned index) { cpus[index]->spill_fpu(); }
@@ -156,6 +155,8 @@ void SharedState::drop_translations(Cpu& self, u64 gpa_page) {
 void SharedState::drop_all_translations(Cpu& self) {
   for (const RamRange& range : memory.ranges())
     for (u64 offset = 0; offset < range.size; offset += kPageSize) drop_translations(self, range.start.value + offset);
+  for (u64 i = 0; i < memory.extra_pages(); ++i)
+    if (const auto at = memory.extra_place(i)) drop_translations(self, at->value);
 }
 
 }  // namespace bulkhead::engine::dbt

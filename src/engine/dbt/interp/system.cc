@@ -126,14 +126,21 @@ StepResult op_rdseed(Cpu& cpu, const Insn& insn) {
   return random(cpu, insn, value, valid);
 }
 
-// Answered through the completion log like a port read, but the answer is in the registers.
+// Answered through the completion log like a port read.
 StepResult op_vmcall(Cpu& cpu, const Insn& insn) {
-  if (cpu.s.cpl != 0) cpu.raise(kUd);
+  CpuState& s = cpu.s;
+  if (s.cpl != 0) cpu.raise(kUd);
   if (cpu.io_log.next < cpu.io_log.done) {
-    ++cpu.io_log.next;
+    s.gpr[kRax] = cpu.io_log.value[cpu.io_log.next++];
     return next_changed(cpu, insn);
   }
-  cpu.escape_exit(HypercallExit{cpu.s.gpr[kRax]});
+  const bool wide = cpu.code_size() == CodeSize::k64;
+  static constexpr std::array<std::array<u8, 6>, 2> kArguments = {{{kRbx, kRcx, kRdx, kRsi, kRdi, kRbp},
+                                                                   {kRdi, kRsi, kRdx, kR10, kR8, kR9}}};
+  const u64 mask = mask_for_size(wide ? 8 : 4);
+  HypercallExit call{s.gpr[kRax] & mask, {}, wide};
+  for (unsigned i = 0; i < 6; ++i) call.args[i] = s.gpr[kArguments[wide ? 1 : 0][i]] & mask;
+  cpu.escape_exit(call);
 }
 
 StepResult op_in(Cpu& cpu, const Insn& insn) {

@@ -255,10 +255,15 @@ TEST_F(SystemTest, PortsExitAndComplete) {
 
 TEST_F(SystemTest, HypercallIsAnsweredOnce) {
   t_.reg(kRax) = 17;
+  for (const auto& [reg, value] : {std::pair{kRdi, 1}, {kRsi, 2}, {kRdx, 3}, {kR10, 4}, {kR8, 5}, {kR9, 6}})
+    t_.reg(reg) = static_cast<u64>(value) << 40;
   t_.put(CpuFixture::kCode, {0x0f, 0x01, 0xc1});
   EXPECT_EQ(step(t_.cpu()), StepResult::kExit);
-  EXPECT_EQ(std::get<HypercallExit>(t_.cpu().exit).number, 17u);
-  t_.reg(kRax) = 5;
+  auto& call = std::get<HypercallExit>(t_.cpu().exit);
+  EXPECT_EQ(call.number, 17u);
+  EXPECT_TRUE(call.long_mode);
+  for (u64 i = 0; i < 6; ++i) EXPECT_EQ(call.args[i], (i + 1) << 40);
+  call.result = 5;
   t_.cpu().take_answer();
   EXPECT_EQ(step(t_.cpu()), StepResult::kBranch);
   EXPECT_EQ(t_.s().rip, CpuFixture::kCode + 3);

@@ -1,0 +1,147 @@
+#include "machine/microvm/xen_abi.h"
+
+#include <xen/hvm/params.h>
+
+#include <random>
+#include <utility>
+
+#include "abi/xen/errors.h"
+#include "abi/xen/pvh_interface.h"
+#include "base/assert.h"
+#include "base/bits.h"
+#include "machine/microvm/layout.h"
+#include "spec/e820.h"
+
+namespace bulkhead::machine {
+using namespace abi::xen;
+using NextStep = GuestAbi::Next;
+
+namespace {
+constexpr u64 kMsiAddress = 0xFEE00000;
+constexpr unsigned kMsiDestinationShift = 12;
+
+std::array<u8, 16> fresh_uuid() {
+  std::array<u8, 16> uuid;
+  std::random_device random;
+  for (u8& byte : uuid) byte = static_cast<u8>(random());
+  uuid[6] = static_cast<u8>((uuid[6] & 0x0f) | 0x40);
+  uuid[8] = static_cast<u8>((uuid[8] & 0x3f) | 0x80);
+  return uuid;
+}
+
+NextStep next_step(After after) {
+  switch (after) {
+    case After::kRun:
+      return NextStep::kRun;
+    case After::kYield:
+      return NextStep::kYield;
+    case After::kBlock:
+      return NextStep::kWait;
+    case After::kDown:
+      return NextStep::kDown;
+    case After::kEnd:
+      return NextStep::kEnd;
+  }
+  return NextStep::kRun;
+}
+}  // namespace
+
+// A hypercall that came out of the engine as an exit.
+class XenAbi::ExitCaller final : public Caller {
+ public:
+  ExitCaller(engine::Vcpu& vcpu, unsigned index) : vcpu_{vcpu}, index_{index} {}
+  unsigned vcpu() const override { return index_; }
+  bool read(u64 gva, std::span<std::byte> out) override { return vcpu_.read_virtual({gva}, out); }
+  bool write(u64 gva, std::span<const std::byte> in) override { return vcpu_.write_virtual({gva}, in); }
+
+ private:
+  engine::Vcpu& vcpu_;
+  const unsigned index_;
+};
+
+XenAbi::XenAbi(const engine::CpuModel& model, unsigned vcpus, engine::Partition& partition, GuestMemory& memory,
+               TimerService& timers, Ports ports)
+    : vcpus_{vcpus},
+      amd_{model.lookup(0, 0).ebx == 0x68747541},  // "Auth"enticAMD
+      partition_{partition},
+      memory_{memory},
+      ports_{std::move(ports)},
+      frames_{memory, layout::kVirtioWindows},
+      domain_{config(model, vcpus), pages(), frames_, *this, timers} {
+  BH_ASSERT(memory.extra_pages() == kPages);
+  // Their parameters stay 0 until somebody serves them.
+  for (const auto& [page, at] : {std::pair{kStorePage, layout::kXenStorePage}, {kConsolePage, layout::kXenConsolePage}})
+    BH_ASSERT(memory_.place_extra(page, at));
+}
+
+XenAbi::~XenAbi() = default;
+
+XenPages XenAbi::pages() const {
+  return {memory_.extra_page(kSharedInfo),
+          {memory_.extra_page(kGrants), kGrantFrames * kPageSize},
+          {memory_.extra_page(kStatus), kStatusFrames * kPageSize}};
+}
+
+DomainConfig XenAbi::config(const engine::CpuModel& model, unsigned vcpus) const {
+  DomainConfig config;
+  config.kind = GuestKind::kPvh;
+  config.domid = kDomid;
+  config.uuid = fresh_uuid();
+  config.vcpus = vcpus;
+  config.tsc_hz = model.tsc_hz;
+  config.guest_tsc = [this] { return partition_.guest_tsc(); };
+  for (const RamRange& range : memory_.ranges())
+    config.memory_map.push_back({range.start.value, range.size, spec::e820::kRam});
+  return config;
+}
+
+NextStep XenAbi::hypercall(unsigned vcpu, engine::HypercallExit& exit) {
+  if (!exit.long_mode) return NextStep::kRun;  // -ENOSYS: structures of 32-bit guests are laid out differently
+  if (!domain_.online(vcpu)) domain_.set_online(vcpu, true);  // started by INIT and SIPI, behind our back
+  ExitCaller caller{partition_.vcpu(vcpu), vcpu};
+  const Answer answer = domain_.hypercall(caller, exit.number, exit.args);
+  exit.result = static_cast<u64>(answer.value);
+  return next_step(answer.after);
+}
+
+// The low bits are the number of the page, of which there is one [xen/arch-x86/cpuid.h "Leaf 3"].
+bool XenAbi::msr(unsigned, engine::MsrExit& exit) {
+  if (exit.index != kHypercallPageMsr) return false;
+  exit.fault =
+      exit.write && (!is_aligned(exit.value, kPageSize) || !memory_.write(Gpa{exit.value}, hypercall_page(amd_)));
+  if (!exit.write) exit.value = 0;
+  return true;
+}
+
+// An interrupt for an upcall; and whoever waits in a hypercall looks again.
+void XenAbi::notify(unsigned vcpu) {
+  if (domain_.upcall_pending(vcpu)) {
+    const Upcall upcall = domain_.upcall(vcpu);
+    if (upcall.how == Upcall::How::kLapic)
+      partition_.send({kMsiAddress | u64{vcpu} << kMsiDestinationShift, upcall.vector});
+    else if (upcall.how == Upcall::How::kDirect)
+      partition_.inject_direct(vcpu, upcall.vector);
+    else if (upcall.how == Upcall::How::kGsi && ports_.pulse_gsi)
+      ports_.pulse_gsi(upcall.gsi);
+  }
+  ports_.wake(vcpu);
+}
+
+// PVH guests of ours start processors as on a PC, by INIT and SIPI.
+i64 XenAbi::initialise(Caller&, unsigned, u64) { return -kXEOPNOTSUPP; }
+
+void XenAbi::shutdown(ShutdownReason reason) {
+  switch (reason) {
+    case ShutdownReason::kReboot:
+      return ports_.finish({Outcome::Kind::kReset, 0, {}});
+    case ShutdownReason::kCrash:
+      return ports_.finish({Outcome::Kind::kCrashed, 0, "the guest kernel says that it crashed"});
+    case ShutdownReason::kWatchdog:
+      return ports_.finish({Outcome::Kind::kCrashed, 0, "the guest's watchdog expired"});
+    case ShutdownReason::kPowerOff:
+    case ShutdownReason::kSuspend:  // nothing here could resume it
+      return ports_.finish({Outcome::Kind::kPowerOff, 0, {}});
+  }
+}
+
+}  // namespace bulkhead::machine
