@@ -26,6 +26,7 @@ struct ExitStatistics {
 struct HypercallStatistics {
   std::string name;
   u64 count = 0, sum_ns = 0, p50_ns = 0, p90_ns = 0, p99_ns = 0;
+  u64 number = 0;
 };
 
 class Machine {

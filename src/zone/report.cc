@@ -39,9 +39,9 @@ Json exits_json(const std::vector<machine::ExitStatistics>& exits) {
   return out;
 }
 
-Json hypercalls_json(const std::vector<HypercallLatency>& hypercalls) {
+Json hypercalls_json(const std::vector<machine::HypercallStatistics>& hypercalls) {
   Json out = Json::object();
-  for (const HypercallLatency& one : hypercalls)
+  for (const machine::HypercallStatistics& one : hypercalls)
     out[one.name] = {{"number", one.number}, {"count", one.count},
                      {"sum_ns", one.sum_ns}, {"mean_ns", mean(one.sum_ns, one.count)},
                      {"p50_ns", one.p50_ns}, {"p90_ns", one.p90_ns},
@@ -78,8 +78,9 @@ u64 resident_bytes_beyond_guest(std::string_view smaps) {
   return kibibytes * 1024;
 }
 
-void take_statistics(const machine::Microvm& machine, Report& report) {
+void take_statistics(const machine::Machine& machine, Report& report) {
   report.exits = machine.exit_statistics();
+  report.hypercalls = machine.hypercall_statistics();
   report.engine_counters = machine.engine_counters();
   report.kernel = machine.kernel_description();
   std::ifstream in{"/proc/self/smaps"};

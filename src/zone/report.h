@@ -5,7 +5,8 @@
 #include <vector>
 
 #include "base/clock.h"
-#include "machine/microvm/microvm.h"
+#include "base/result.h"
+#include "machine/machine.h"
 
 namespace bulkhead::zone {
 
@@ -13,13 +14,6 @@ namespace bulkhead::zone {
 struct Milestones {
   Nanoseconds process_start = 0;
   std::optional<Nanoseconds> kernel_loaded, first_console_byte, agent_up, command_started, command_ended;
-};
-
-// One hypercall that the guest made, by its name in Xen's headers or, if it is unknown, one made of its number.
-struct HypercallLatency {
-  u64 number = 0;
-  std::string name;
-  u64 count = 0, sum_ns = 0, p50_ns = 0, p90_ns = 0, p99_ns = 0;
 };
 
 struct Report {
@@ -30,7 +24,7 @@ struct Report {
   u64 memory_bytes = 0;
   Milestones milestones;
   std::vector<machine::ExitStatistics> exits;
-  std::vector<HypercallLatency> hypercalls;  // empty where the guest has no hypercalls
+  std::vector<machine::HypercallStatistics> hypercalls;  // empty where the guest has no hypercalls
   std::vector<std::pair<std::string, u64>> engine_counters;
   u64 monitor_rss_bytes = 0;  // without the guest's memory
   unsigned resets = 0;
@@ -44,7 +38,7 @@ std::string report_json(const Report& report, int indent);  // indent -1: one li
 Result<void> write_report(const Report& report, const std::string& path);
 
 // Takes what the machine knows about itself; call before it is destroyed.
-void take_statistics(const machine::Microvm& machine, Report& report);
+void take_statistics(const machine::Machine& machine, Report& report);
 
 // Resident memory of this process without the guest's RAM. `smaps` is /proc/self/smaps' text.
 u64 resident_bytes_beyond_guest(std::string_view smaps);

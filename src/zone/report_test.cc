@@ -24,7 +24,7 @@ TEST(Report, MilestonesAreMillisecondsSinceTheStart) {
 TEST(Report, HypercallsGoByNameWithLatencies) {
   Report report;
   EXPECT_TRUE(nlohmann::json::parse(report_json(report, 2))["hypercalls"].empty());
-  report.hypercalls = {{1, "mmu_update", 4, 400, 90, 150, 200}, {77, "hypercall_other", 0, 0, 0, 0, 0}};
+  report.hypercalls = {{"mmu_update", 4, 400, 90, 150, 200, 1}, {"hypercall_other", 0, 0, 0, 0, 0, 77}};
   const auto json = nlohmann::json::parse(report_json(report, 2))["hypercalls"];
   EXPECT_EQ(json["mmu_update"]["number"], 1);
   EXPECT_EQ(json["mmu_update"]["mean_ns"], 100);

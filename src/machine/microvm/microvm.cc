@@ -61,7 +61,7 @@ class MicrovmMachine final : public Microvm {
     std::vector<HypercallStatistics> all;
     if (xen_ == nullptr) return all;
     for (const auto& h : xen_->domain().hypercall_statistics())
-      all.push_back({h.name, h.count, h.sum_ns, h.p50_ns, h.p90_ns, h.p99_ns});
+      all.push_back({h.name, h.count, h.sum_ns, h.p50_ns, h.p90_ns, h.p99_ns, h.number});
     return all;
   }
 

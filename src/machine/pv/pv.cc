@@ -134,7 +134,7 @@ class PvMachine final : public Pv {
   std::vector<HypercallStatistics> hypercall_statistics() const override {
     std::vector<HypercallStatistics> all;
     for (const auto& h : domain_->hypercall_statistics())
-      all.push_back({h.name, h.count, h.sum_ns, h.p50_ns, h.p90_ns, h.p99_ns});
+      all.push_back({h.name, h.count, h.sum_ns, h.p50_ns, h.p90_ns, h.p99_ns, h.number});
     return all;
   }
 
