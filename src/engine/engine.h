@@ -89,6 +89,9 @@ class Partition : public MsiSink {
     (void)guest;
     return fail("this engine cannot run a guest kernel without privilege");
   }
+  // Of a deprivileged guest: when it returns, no vCPU writes to this page through a translation that it looked up before.
+  // From a DeprivilegedGuest's call; the locks that it holds must not be wanted by guest code itself.
+  virtual void stop_writes(u64 gpa_page) { (void)gpa_page; }
   virtual u64 guest_tsc() const = 0;  // of the vCPUs, as far as they agree; any thread
   virtual void signal_attention(unsigned vcpu) { (void)vcpu; }  // of a deprivileged guest; any thread
   // Called (on some vCPU thread) when the guest writes EOI for a vector that a level-triggered IOAPIC entry owns.

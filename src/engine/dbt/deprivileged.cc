@@ -22,7 +22,7 @@ DbtDeprivilegedCpu::DbtDeprivilegedCpu(Cpu& cpu, std::span<const std::unique_ptr
   cpu_.lapic->set_waiting_for_sipi(false);
   cpu_.deprivileged = true;
   s.cr0 = kCr0Pe | kCr0Mp | kCr0Et | kCr0Ne | kCr0Wp | kCr0Am | kCr0Pg;
-  s.cr4 = cpu_.features.cr4_allowed & (kCr4Pae | kCr4Pge | kCr4De | u64{0x600});
+  s.cr4 = cpu_.features.cr4_allowed & (kCr4Pae | kCr4Pge | kCr4De | kCr4Osxsave | u64{0x600});
   s.efer = (kEferSce | kEferLme | kEferLma | kEferNxe) & (cpu_.features.efer_allowed | kEferLma);
   s.rflags = kFixedFlags;
   s.dr[6] = 0xffff0ff0;

@@ -75,6 +75,12 @@ Result<void> DbtPartition::set_deprivileged(DeprivilegedGuest& guest) {
   return {};
 }
 
+// Each forgets before its next guest instruction; who is in the guest is on the way out.
+void DbtPartition::stop_writes(u64 gpa_page) {
+  shared_.drop_writes_everywhere(gpa_page);
+  for (const auto& vcpu : vcpus_) vcpu->wait_for_requests();
+}
+
 void DbtPartition::signal_attention(unsigned vcpu) {
   BH_ASSERT(vcpu < vcpus_.size());
   vcpus_[vcpu]->signal_attention();

@@ -99,8 +99,16 @@ void DbtVcpu::request_flush() {
 }
 
 void DbtVcpu::wait_for_flush() const {
-  for (unsigned spins = 0; in_guest_.load(std::memory_order_seq_cst) && flush_wanted_.load(std::memory_order_acquire);
-       ++spins)
+  wait_outside([this] { return flush_wanted_.load(std::memory_order_acquire); });
+}
+
+void DbtVcpu::wait_for_requests() const {
+  wait_outside([this] { return (cpu_.s.pending.load(std::memory_order_seq_cst) & kPendingInvalidate) != 0; });
+}
+
+template <class Open>
+void DbtVcpu::wait_outside(Open open) const {
+  for (unsigned spins = 0; in_guest_.load(std::memory_order_seq_cst) && open(); ++spins)
     if (spins > 200) std::this_thread::yield();
 }
 

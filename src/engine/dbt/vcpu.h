@@ -34,12 +34,16 @@ class DbtVcpu final : public Vcpu {
   // Another vCPU's thread asks for a TLB flush, then waits until no guest instruction can use an old entry any more.
   void request_flush();
   void wait_for_flush() const;
+  void wait_for_requests() const;  // the same for requests of SharedState
 
  private:
   void enter_thread();
   StepResult run_until_exit();
   StepResult run_guest();
   void flush_if_asked();
+  // Waits until the guest is not running here, or `open` is false.
+  template <class Open>
+  void wait_outside(Open open) const;
   std::optional<StepResult> attend();
   std::optional<StepResult> deliver_injected();
   void refresh_counters() const;

@@ -17,6 +17,7 @@ Guest::~Guest() = default;
 
 Result<void> Guest::start(const Entry& entry) {
   BH_ASSERT(domain_ != nullptr);
+  memory_.set_stop_writes([this](u64 frame) { partition_.stop_writes(frame << kPageShift); });
   for (unsigned i = 0; i < vcpus_.size(); ++i) memory_.map_descriptors(i, {});
   if (memory_.pin(entry.root, 4) != 0 || memory_.take_root(entry.root) != 0)
     return fail("the page tables of the domain builder are not valid");
@@ -123,6 +124,7 @@ i64 Guest::initialise(Caller& caller, unsigned vcpu, u64 pointer) {
   v.ldt_entries = static_cast<u32>(c.ldt_ents);
   v.kernel_ss = static_cast<u16>(c.kernel_ss | 3);
   v.kernel_sp = c.kernel_sp;
+  v.iopl = static_cast<u8>((r.rflags >> 12) & 3);
   v.cr0 = c.ctrlreg[0];
   v.event = {c.event_callback_eip, true};
   v.failsafe = {c.failsafe_callback_eip, (c.flags & VGCF_failsafe_disables_events) != 0};

@@ -32,7 +32,10 @@ enum Msr : u32 {
   kTscAux = 0xc0000103
 };
 constexpr u64 kXensPat = 0x0000050100070406;
-constexpr u64 kEferValue = 0xd01;  // NXE, LMA, LME, SCE
+constexpr u64 kEferValue = 0xd01, kEferAutoIbrs = u64{1} << 21;  // NXE, LMA, LME, SCE; a promise that costs nothing
+
+// The vCPU's own, in which nothing ever happens.
+bool is_machine_check(u32 index) { return (index >= 0x179 && index <= 0x17b) || (index >= 0x400 && index < 0x480); }
 
 bool canonical(u64 address) { return static_cast<u64>(static_cast<i64>(address << 16) >> 16) == address; }
 
@@ -109,7 +112,7 @@ bool Guest::read_msr(Cpu& cpu, u32 index, u64& value) {
       value = cpu.hidden_gs_base();
       return true;
     case kEfer:
-      value = kEferValue;
+      value = kEferValue | (record(cpu).auto_ibrs ? kEferAutoIbrs : 0);
       return true;
     case kPat:
       value = kXensPat;
@@ -127,6 +130,7 @@ bool Guest::read_msr(Cpu& cpu, u32 index, u64& value) {
     case kArchCapabilities:
       return cpu.read_msr(index, value);
     default:
+      if (is_machine_check(index)) return cpu.read_msr(index, value);
       counters_[kUnknownMsrs].add();
       return false;
   }
@@ -148,7 +152,9 @@ bool Guest::write_msr(Cpu& cpu, u32 index, u64 value) {
       return true;
     // A native kernel's way into the kernel. Ours are callbacks, so the values mean nothing.
     case kEfer:
-      return value == kEferValue;
+      if ((value | kEferAutoIbrs) != (kEferValue | kEferAutoIbrs)) return false;
+      record(cpu).auto_ibrs = value & kEferAutoIbrs;
+      return true;
     case kStar:
     case kLstar:
     case kCstar:
@@ -161,6 +167,7 @@ bool Guest::write_msr(Cpu& cpu, u32 index, u64 value) {
     case kPredCmd:
       return cpu.write_msr(index, value);
     default:
+      if (is_machine_check(index)) return cpu.write_msr(index, value);
       counters_[kUnknownMsrs].add();
       return false;
   }

@@ -33,6 +33,12 @@ i64 FrameTable::get_type(u64 number, FrameType type) {
     ++frame.type_uses;
     return 0;
   }
+  if (type == FrameType::kData) {
+    frame.written = true;
+  } else if (frame.written) {
+    if (stop_writes_) stop_writes_(number);
+    frame.written = false;
+  }
   frame.type = type;
   frame.type_uses = 1;  // a table that names itself finds this level, and is refused by it
   i64 error = 0;

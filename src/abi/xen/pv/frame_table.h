@@ -4,6 +4,7 @@
 //
 // Not thread-safe: the caller holds the lock of the guest's memory (PageTables).
 #pragma once
+#include <functional>
 #include <optional>
 #include <vector>
 
@@ -31,6 +32,7 @@ struct Frame {
   FrameType type = FrameType::kNone;
   Owner owner = Owner::kNobody;
   bool pinned = false;
+  bool written = false;  // may be in a TLB as writable
 };
 
 // Entries that the hypervisor puts into each top-level table.
@@ -42,6 +44,9 @@ class FrameTable {
  public:
   // Frames 0 to ram_frames - 1 are the guest's, the others kXen until set_owner() says otherwise.
   FrameTable(const GuestMemory& memory, u64 ram_frames, u64 all_frames);
+  // Called before a frame that the guest could write to becomes something that it may not: no vCPU may write to it
+  // through an old translation any more.
+  void set_stop_writes(std::function<void(u64 frame)> stop) { stop_writes_ = std::move(stop); }
   u64 size() const { return frames_.size(); }
   Frame& operator[](u64 frame) { return frames_[frame]; }
   bool exists(u64 frame) const { return frame < frames_.size(); }
@@ -72,6 +77,7 @@ class FrameTable {
   const GuestMemory& memory_;
   std::vector<Frame> frames_;
   XenSlots slots_;
+  std::function<void(u64)> stop_writes_;
   u64 validations_ = 0;
 };
 

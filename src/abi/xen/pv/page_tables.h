@@ -20,6 +20,10 @@ class PageTables {
   // area: the machine-to-physical table (each frame its own number) and the tables that map it.
   PageTables(const GuestMemory& memory, const Layout& layout);
 
+  void set_stop_writes(std::function<void(u64 frame)> stop) {
+    Lock lock{mutex_};
+    frames_.set_stop_writes(std::move(stop));
+  }
   const Layout& layout() const { return layout_; }
   // The host address of a frame of the guest's own; nullptr: it is not.
   std::byte* guest_page(u64 frame);

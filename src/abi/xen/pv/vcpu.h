@@ -42,6 +42,7 @@ struct VcpuRecord {
   u64 cr0 = 0;          // as the guest set it; TS of it counts
   u64 cr2 = 0;
   u8 iopl = 0;
+  bool auto_ibrs = false;  // EFER.AIBRSE
   u64 kernel_root = 0, user_root = 0;  // frames; user_root 0: none
   std::vector<u64> gdt_frames;
   u32 gdt_entries = 0;

@@ -82,6 +82,11 @@ void SharedState::written(Gpa at, u64 length) {
   }
 }
 
+void SharedState::drop_writes_everywhere(u64 gpa_page) {
+  for (const auto& cpu : cpus)
+    post(cpu->index, {CodeRequest::Kind::kDropWrites, gpa_page, static_cast<u8>(cpu->index)});
+}
+
 // Wakes nobody: a vCPU that sleeps takes its requests before it runs guest code again.
 void SharedState::post(unsigned to, CodeRequest request) {
   Inbox& inbox = *inboxes_[to];
@@ -140,9 +145,10 @@ void SharedState::drop_all_writes(Cpu& self) {
   for (auto& space : self.s.tlb)
     for (TlbEntry& entry : space) {
       const u64 page = align_down(entry.gpa_page, kPageSize);
-      if (entry.write_tag == kNoTag || code_mask(page).load(std::memory_order_seq_cst) == 0) continue;
+      const bool code = code_mask(page).load(std::memory_order_seq_cst) != 0;
+      if (entry.write_tag == kNoTag || (!code && !self.deprivileged)) continue;
       entry.write_tag = kNoTag;
-      code_page_written(self, page);
+      if (code) code_page_written(self, page);
     }
 }
 
