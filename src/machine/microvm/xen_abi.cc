@@ -101,6 +101,8 @@ NextStep XenAbi::hypercall(unsigned vcpu, engine::HypercallExit& exit) {
   ExitCaller caller{partition_.vcpu(vcpu), vcpu};
   const Answer answer = domain_.hypercall(caller, exit.number, exit.args);
   exit.result = static_cast<u64>(answer.value);
+  // An upcall that was due while the LAPIC was still off is lost, and no other follows while one is pending.
+  if (domain_.upcall_pending(vcpu)) interrupt(vcpu);
   return next_step(answer.after);
 }
 
@@ -115,16 +117,22 @@ bool XenAbi::msr(unsigned, engine::MsrExit& exit) {
 
 // An interrupt for an upcall; and whoever waits in a hypercall looks again.
 void XenAbi::notify(unsigned vcpu) {
-  if (domain_.upcall_pending(vcpu)) {
-    const Upcall upcall = domain_.upcall(vcpu);
-    if (upcall.how == Upcall::How::kLapic)
-      partition_.send({kMsiAddress | u64{vcpu} << kMsiDestinationShift, upcall.vector});
-    else if (upcall.how == Upcall::How::kDirect)
-      partition_.inject_direct(vcpu, upcall.vector);
-    else if (upcall.how == Upcall::How::kGsi && ports_.pulse_gsi)
-      ports_.pulse_gsi(upcall.gsi);
-  }
+  if (domain_.upcall_pending(vcpu)) interrupt(vcpu);
   ports_.wake(vcpu);
+}
+
+void XenAbi::interrupt(unsigned vcpu) {
+  const Upcall upcall = domain_.upcall(vcpu);
+  switch (upcall.how) {
+    case Upcall::How::kNone:
+      return;
+    case Upcall::How::kLapic:
+      return partition_.send({kMsiAddress | u64{vcpu} << kMsiDestinationShift, upcall.vector});
+    case Upcall::How::kDirect:
+      return partition_.inject_direct(vcpu, upcall.vector);
+    case Upcall::How::kGsi:
+      if (ports_.pulse_gsi) ports_.pulse_gsi(upcall.gsi);
+  }
 }
 
 // PVH guests of ours start processors as on a PC, by INIT and SIPI.

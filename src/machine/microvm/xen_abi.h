@@ -51,6 +51,7 @@ class XenAbi final : public GuestAbi, private abi::xen::Vcpus {
   abi::xen::DomainConfig config(const engine::CpuModel& model, unsigned vcpus) const;
   unsigned count() const override { return vcpus_; }
   void notify(unsigned vcpu) override;
+  void interrupt(unsigned vcpu);
   void send_nmi(unsigned vcpu) override { partition_.inject_nmi(vcpu); }
   i64 initialise(abi::xen::Caller& caller, unsigned vcpu, u64 context) override;
   void shutdown(abi::xen::ShutdownReason reason) override;
