@@ -14,7 +14,7 @@ namespace {
 
 using zone::Report;
 using zone::ZoneEnd;
-using Work = std::function<Result<ZoneEnd>(engine::Engine&, zone::Cache&, Report&)>;
+using Work = std::function<Result<ZoneEnd>(engine::VirtBackend, engine::Engine&, zone::Cache&, Report&)>;
 
 // Before anything is started: a report that cannot be written must not cost a whole run.
 Result<void> check_report_path(const std::string& path) {
@@ -28,12 +28,15 @@ Result<ZoneEnd> choose_and_work(const Common& common, Report& report, const Work
   report.requested_backend = engine::backend_name(common.request.backend);
   report.requested_engine = common.request.engine ? engine::engine_name(*common.request.engine) : "auto";
   BH_ASSIGN(const engine::EngineChoice choice, engine::choose(common.request, engine::probe_host()));
+  if (choice.backend == engine::VirtBackend::kPv && common.abi == machine::Abi::kNone)
+    return fail("--abi none does not go with virt backend pv, which is Xen's ABI ({}); use -V pvh, or leave --abi out",
+                choice.reason);
   report.backend = engine::backend_name(choice.backend);
   report.engine = engine::engine_name(choice.engine);
   report.reason = choice.reason;
   BH_ASSIGN(const auto engine, make_engine(choice.engine));
   BH_ASSIGN(zone::Cache cache, zone::Cache::open());
-  return work(*engine, cache, report);
+  return work(choice.backend, *engine, cache, report);
 }
 
 void show(const ZoneEnd& end) {
@@ -67,14 +70,20 @@ int start_zone(const Common& common, Surroundings& around, const Work& work) {
 }  // namespace
 
 int run_command(const RunCommand& command, Surroundings& around) {
-  return start_zone(command.common, around, [&](engine::Engine& engine, zone::Cache& cache, Report& report) {
-    return zone::run_zone(command.spec, engine, cache, around.workshop, report);
+  return start_zone(command.common, around, [&](engine::VirtBackend backend, engine::Engine& engine, zone::Cache& cache,
+                                                 Report& report) {
+    zone::ZoneSpec spec = command.spec;
+    spec.machine.backend = backend;
+    return zone::run_zone(spec, engine, cache, around.workshop, report);
   });
 }
 
 int boot_command(const BootCommand& command, Surroundings& around) {
-  return start_zone(command.common, around, [&](engine::Engine& engine, zone::Cache& cache, Report& report) {
-    return zone::boot_zone(command.spec, engine, cache, around.workshop, report);
+  return start_zone(command.common, around, [&](engine::VirtBackend backend, engine::Engine& engine, zone::Cache& cache,
+                                                 Report& report) {
+    zone::BootSpec spec = command.spec;
+    spec.machine.backend = backend;
+    return zone::boot_zone(spec, engine, cache, around.workshop, report);
   });
 }
 

@@ -12,7 +12,7 @@ constexpr const char* kVersion = "bulkhead 0.1.0";
 
 // Raw texts as CLI11 fills them; judged afterwards, so that every error reads the same.
 struct Raw {
-  std::string backend = "auto", engine = "auto", memory = "512M", rootfs;
+  std::string backend = "auto", engine = "auto", memory = "512M", rootfs, abi = "xen";
   std::vector<std::string> disks, environment, engine_options;
   Common common;
   zone::MachineSpec machine;
@@ -25,6 +25,8 @@ struct Raw {
 void add_common(CLI::App& app, Raw& raw) {
   app.add_option("-V,--virt-backend", raw.backend, "auto, pv, pvh or hvm")->capture_default_str();
   app.add_option("--engine", raw.engine, "auto, kvm, mshv, xen or dbt")->capture_default_str();
+  app.add_option("--abi", raw.abi, "what the guest is told of a hypervisor: xen, or none (plain PVH)")
+      ->capture_default_str();
   app.add_option("-c,--cpus", raw.machine.vcpus, "vCPUs")->capture_default_str();
   app.add_option("-m,--memory", raw.memory, "memory, in MiB or with a unit: 512, 512M, 2G")->capture_default_str();
   app.add_option("--cpu", raw.machine.cpu_model, "CPU model (`bulkhead host` lists them)")->capture_default_str();
@@ -76,8 +78,17 @@ Result<void> judge_request(Raw& raw) {
   return {};
 }
 
+Result<void> judge_abi(Raw& raw) {
+  if (raw.abi != "xen" && raw.abi != "none") return fail("--abi {}: it must be xen or none", raw.abi);
+  raw.common.abi = raw.machine.abi = raw.abi == "xen" ? machine::Abi::kXen : machine::Abi::kNone;
+  if (raw.common.abi == machine::Abi::kNone && raw.common.request.backend == engine::VirtBackend::kPv)
+    return fail("--abi none does not go with -V pv, which is Xen's ABI; use -V pvh, or leave --abi out");
+  return {};
+}
+
 Result<void> judge_machine(Raw& raw) {
   BH_TRY(judge_request(raw));
+  BH_TRY(judge_abi(raw));
   BH_ASSIGN(raw.machine.memory_bytes, parse_memory(raw.memory));
   const std::string& name = raw.machine.name;
   const bool sane =

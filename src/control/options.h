@@ -14,6 +14,7 @@ namespace bulkhead::control {
 // What every command that starts a zone has besides its spec.
 struct Common {
   engine::EngineRequest request;
+  machine::Abi abi = machine::Abi::kXen;
   bool json = false;        // the report as one line on stderr (run, boot), or JSON on stdout (host, kernel)
   std::string report_path;  // empty: none
 };

@@ -61,6 +61,15 @@ TEST(Options, RunInFull) {
   EXPECT_EQ(run.spec.command, (Arguments{"sh", "-c", "echo --", "--", "-m"}));
 }
 
+TEST(Options, Abi) {
+  EXPECT_EQ(parse<BootCommand>({"boot", "--kernel", "k"}).spec.machine.abi, machine::Abi::kXen);
+  const auto plain = parse<BootCommand>({"boot", "--kernel", "k", "-V", "pvh", "--abi", "none"});
+  EXPECT_EQ(plain.spec.machine.abi, machine::Abi::kNone);
+  EXPECT_EQ(plain.common.abi, machine::Abi::kNone);
+  EXPECT_TRUE(error({"boot", "--kernel", "k", "--abi", "kvm"}).contains("--abi kvm: it must be xen or none"));
+  EXPECT_TRUE(error({"run", "-V", "pv", "--abi", "none", "--", "true"}).contains("does not go with -V pv"));
+}
+
 TEST(Options, RunWithDefaults) {
   const RunCommand run = parse<RunCommand>({"run", "--", "true"});
   EXPECT_EQ(run.common.request.backend, engine::VirtBackend::kAuto);

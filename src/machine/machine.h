@@ -8,6 +8,9 @@
 
 namespace bulkhead::machine {
 
+// What the guest is told of a hypervisor, by CPUID, MSR and hypercall. kNone: nothing, as on a PC.
+enum class Abi : u8 { kXen, kNone };
+
 // Why the machine stopped running.
 struct Outcome {
   enum class Kind : u8 { kPowerOff, kReset, kDebugExit, kTripleFault, kHalted, kCrashed, kStopped, kEngineFailure };

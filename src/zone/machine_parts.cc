@@ -1,5 +1,8 @@
 #include "zone/machine_parts.h"
 
+#include "guest/agent/protocol.h"
+#include "machine/pv/pv.h"
+
 namespace bulkhead::zone {
 
 Result<MachineParts> machine_parts(const MachineSpec& spec, const std::vector<DiskSpec>& first) {
@@ -12,11 +15,50 @@ Result<MachineParts> machine_parts(const MachineSpec& spec, const std::vector<Di
     parts.config.disks.push_back(opened.get());
     parts.disks.push_back(std::move(opened));
   }
+  parts.config.abi = spec.abi;
   parts.config.vcpus = spec.vcpus;
   parts.config.memory_bytes = spec.memory_bytes;
   parts.config.cpu_model = spec.cpu_model;
   parts.config.engine_options = spec.engine_options;
   return parts;
+}
+
+namespace {
+
+Result<machine::PvConfig> pv_config(const machine::MicrovmConfig& config, const std::string& name) {
+  if (!config.modules.empty()) return fail("Multiboot modules are for -V pvh: a Xen PV kernel has no Multiboot header");
+  if (config.debug_exit) return fail("--debug-exit is for -V pvh: the virt backend pv has no I/O ports");
+  machine::PvConfig pv;
+  pv.name = name;
+  pv.vcpus = config.vcpus;
+  pv.memory_bytes = config.memory_bytes;
+  pv.kernel_path = config.kernel_path;
+  pv.initrd_path = config.initrd_path;
+  pv.command_line = config.command_line;
+  pv.cpu_model = config.cpu_model;
+  pv.engine_options = config.engine_options;
+  pv.disks = config.disks;
+  pv.hypervisor_console = config.debugcon;
+  for (const auto& port : config.console_ports) {
+    if (!port.is_console)
+      pv.channels.push_back({port.name == agent::kPortName ? agent::kXenDirectory : "data/" + port.name, port.backend});
+    else if (pv.console == nullptr)
+      pv.console = port.backend;
+    else
+      pv.others.push_back(port.backend);
+  }
+  return pv;
+}
+
+}  // namespace
+
+Result<std::unique_ptr<machine::Machine>> make_machine(engine::Engine& engine, engine::VirtBackend backend,
+                                                       const machine::MicrovmConfig& config, const std::string& name) {
+  if (backend == engine::VirtBackend::kPv) {
+    BH_ASSIGN(machine::PvConfig pv, pv_config(config, name));
+    return machine::Pv::create(engine, std::move(pv));
+  }
+  return machine::Microvm::create(engine, config);
 }
 
 void describe_machine(const MachineSpec& spec, const std::string& kernel_path, Report& report) {

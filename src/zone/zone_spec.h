@@ -4,6 +4,8 @@
 #include <vector>
 
 #include "base/ints.h"
+#include "machine/machine.h"
+#include "engine/choose.h"
 #include "zone/image/rootfs.h"
 
 namespace bulkhead::zone {
@@ -18,7 +20,9 @@ struct MachineSpec {
   std::string name = "zone";  // of the zone; its host name under `run`
   unsigned vcpus = 1;
   u64 memory_bytes = 512_MiB;
+  machine::Abi abi = machine::Abi::kXen;
   std::string cpu_model = "host";
+  engine::VirtBackend backend = engine::VirtBackend::kPvh;  // as chosen: kPv or kPvh
   std::string kernel;  // `run`: a file, a stored kernel, or empty for the default; `boot`: a file or a stored kernel
   std::string initrd;  // `run`: empty for our own
   std::string append;  // added to our kernel command line; under `boot` it is the whole of it

@@ -25,9 +25,6 @@ namespace bulkhead::machine {
 // How the kernel is entered. kAuto: PVH if the kernel has ELF note 18, else the Linux boot protocol, else Multiboot.
 enum class BootProtocol : u8 { kAuto, kPvh, kLinux64, kMultiboot };
 
-// What the guest is told of a hypervisor, by CPUID, MSR and hypercall.
-enum class Abi : u8 { kXen, kNone };
-
 struct MicrovmConfig {
   Abi abi = Abi::kXen;
   unsigned vcpus = 1;
