@@ -44,14 +44,14 @@ i64 done(bool good) { return good ? 0 : -kXEFAULT; }
 
 u32 xen_features(GuestKind kind) {
   const auto feature = [](unsigned index) { return u32{1} << index; };
-  // Without hvm_pirqs: interrupts of devices stay with the IOAPIC and the LAPIC.
+  // As Xen 4.17 has them. Without hvm_pirqs: interrupts of devices stay with the IOAPIC and the LAPIC.
   if (kind == GuestKind::kPvh)
-    return feature(XENFEAT_memory_op_vnode_supported) | feature(XENFEAT_mmu_pt_update_preserve_ad) |
-           feature(XENFEAT_writable_page_tables) | feature(XENFEAT_auto_translated_physmap) |
-           feature(XENFEAT_hvm_callback_vector) | feature(XENFEAT_hvm_safe_pvclock);
-  return feature(XENFEAT_mmu_pt_update_preserve_ad) | feature(XENFEAT_pae_pgdir_above_4gb) |
+    return feature(XENFEAT_writable_page_tables) | feature(XENFEAT_auto_translated_physmap) |
+           feature(XENFEAT_hvm_callback_vector) | feature(XENFEAT_hvm_safe_pvclock) |
+           feature(XENFEAT_memory_op_vnode_supported) | feature(XENFEAT_not_direct_mapped);
+  return feature(XENFEAT_pae_pgdir_above_4gb) | feature(XENFEAT_mmu_pt_update_preserve_ad) |
          feature(XENFEAT_highmem_assist) | feature(XENFEAT_gnttab_map_avail_bits) |
-         feature(XENFEAT_memory_op_vnode_supported);
+         feature(XENFEAT_memory_op_vnode_supported) | feature(XENFEAT_direct_mapped);
 }
 
 Answer xen_version(DomainParts& domain, Guest& guest, const HypercallArgs& args) {
@@ -69,7 +69,7 @@ Answer xen_version(DomainParts& domain, Guest& guest, const HypercallArgs& args)
     case XENVER_changeset:
       return {done(write_text<sizeof(xen_changeset_info_t)>(guest, at, ""))};
     case XENVER_platform_parameters:
-      return {done(guest.write(at, xen_platform_parameters_t{domain.is_pv() ? HYPERVISOR_VIRT_START : 0}))};
+      return {done(guest.write(at, xen_platform_parameters_t{HYPERVISOR_VIRT_START}))};
     case XENVER_get_features:
       return {get_features(domain, guest, at)};
     case XENVER_pagesize:
@@ -79,7 +79,7 @@ Answer xen_version(DomainParts& domain, Guest& guest, const HypercallArgs& args)
     case XENVER_commandline:
       return {done(write_text<sizeof(xen_commandline_t)>(guest, at, kDenied))};
     case XENVER_build_id:
-      return {-kXENODATA};
+      return {-kXEPERM};  // as Xen answers a guest that is not privileged
     default:
       return domain.unknown_operation();
   }
