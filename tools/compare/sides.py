@@ -37,6 +37,11 @@ def run_domus(dom0, folder, options, types):
     return out
 
 
+def zone_append(kind, append):
+    """Our pvh zones have no xenbus console; their first console is a UART."""
+    return append.replace("console=hvc0", "console=ttyS0") if kind == "pvh" else append
+
+
 def run_zone(kind, how, folder, options, kernel):
     """The console output of our zone: a bare kernel with the initrd (boot), or the same program as a command (run)."""
     common = ["--engine", options.engine, "-V", kind, "-c", str(options.cpus), "-m", str(options.memory), "--kernel", kernel,
@@ -45,7 +50,7 @@ def run_zone(kind, how, folder, options, kernel):
         disk = folder / f"disk-{kind}"
         disk.write_bytes((folder / "disk").read_bytes())
         command = [options.bulkhead, "boot", *common, "--no-reboot", "--initrd", folder / "initrd", "--disk", disk,
-                   "--append", options.zone_append or options.append]
+                   "--append", options.zone_append or zone_append(kind, options.append)]
     else:
         root = folder / "root"
         for name in ("dev", "proc", "sys", "tmp", "run", "etc"):
