@@ -12,7 +12,7 @@
 namespace bulkhead::agent {
 namespace {
 
-constexpr char kRootDisk[] = "/dev/vda";
+char g_root_disk[24] = "/dev/vda";
 constexpr int kDiskTimeoutMs = 10'000;
 constexpr unsigned long kSafe = MS_NOSUID | MS_NODEV | MS_NOEXEC;
 bool g_root_is_writable = false;
@@ -25,7 +25,7 @@ bool mount_at(const char* type, const char* target, unsigned long flags, const c
 // Root from the read-only disk with everything written kept in memory.
 bool mount_overlay(const char* type, Failure& failure) {
   mkdir("/lower", 0755);
-  if (mount(kRootDisk, "/lower", type, MS_RDONLY, nullptr) != 0)
+  if (mount(g_root_disk, "/lower", type, MS_RDONLY, nullptr) != 0)
     return failed(failure, "mounting the root disk as %s", type);
   if (!mount_at("tmpfs", "/upper", 0, "mode=0755")) return failed(failure, "mounting the memory file system");
   mkdir("/upper/data", 0755);
@@ -39,11 +39,14 @@ bool mount_root(Failure& failure) {
   char type[16], mode[16];
   if (!command_line_value("bulkhead.rootfs", type, sizeof type)) strcpy(type, "erofs");
   if (!command_line_value("bulkhead.root", mode, sizeof mode)) strcpy(mode, "overlay");
-  if (!wait_for_path(kRootDisk, kDiskTimeoutMs)) return failed_plainly(failure, "no root disk %s appeared", kRootDisk);
+  char disk[16];
+  if (command_line_value("bulkhead.disk", disk, sizeof disk)) snprintf(g_root_disk, sizeof g_root_disk, "/dev/%s", disk);
+  if (!wait_for_path(g_root_disk, kDiskTimeoutMs))
+    return failed_plainly(failure, "no root disk %s appeared", g_root_disk);
   mkdir("/zone", 0755);
   if (strcmp(mode, "writable") != 0) return mount_overlay(type, failure);
   g_root_is_writable = true;
-  if (mount(kRootDisk, "/zone", type, 0, nullptr) != 0)
+  if (mount(g_root_disk, "/zone", type, 0, nullptr) != 0)
     return failed(failure, "mounting the root disk as %s, writable", type);
   return true;
 }

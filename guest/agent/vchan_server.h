@@ -12,7 +12,6 @@
 
 namespace bulkhead::agent {
 
-inline constexpr char kXenDirectory[] = "data/bulkhead/agent";  // in the zone's part of xenstore; the monitor makes it
 
 class VchanServer {
  public:

@@ -108,11 +108,13 @@ class XenPort final : public Port {
 
   ssize_t read(void* data, size_t size) override {
     bool tell = false;
-    return answer(server_.read(data, static_cast<std::uint32_t>(size), tell), tell);
+    const std::uint32_t got = server_.read(data, static_cast<std::uint32_t>(size), tell);
+    return answer(got, tell);
   }
   ssize_t write(const void* data, size_t size) override {
     bool tell = false;
-    return answer(server_.write(data, static_cast<std::uint32_t>(size), tell), tell);
+    const std::uint32_t put = server_.write(data, static_cast<std::uint32_t>(size), tell);
+    return answer(put, tell);
   }
 
  private:

@@ -157,9 +157,8 @@ std::optional<EngineKind> parse_engine(std::string_view name) {
 }
 
 bool backend_is_built(VirtBackend backend, EngineKind engine) {
-  constexpr bool kPvOnDbt = false;  // until zone/ can start the machine pv
   if (engine != EngineKind::kDbt) return false;
-  return backend == VirtBackend::kPvh || (backend == VirtBackend::kPv && kPvOnDbt);
+  return backend == VirtBackend::kPvh || backend == VirtBackend::kPv;
 }
 
 bool engine_is_built(EngineKind engine) { return Build::ours().has(engine); }

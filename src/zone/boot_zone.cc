@@ -54,8 +54,9 @@ ZoneEnd end_of(const Outcome& outcome, BootLoop::Why why, const ConsoleLog& log,
 }
 
 // One life of the machine, from its reset to its end.
-Result<Outcome> one_life(const machine::MicrovmConfig& config, engine::Engine& engine, BootLoop& loop, Report& report) {
-  BH_ASSIGN(const auto machine, machine::Microvm::create(engine, config));
+Result<Outcome> one_life(const MachineSpec& spec, const machine::MicrovmConfig& config, engine::Engine& engine,
+                         BootLoop& loop, Report& report) {
+  BH_ASSIGN(const auto machine, make_machine(engine, spec.backend, config, spec.name));
   if (!report.milestones.kernel_loaded) report.milestones.kernel_loaded = HostClock{}.now();
   std::thread runner{[&] { loop.machine_finished(machine->run()); }};
   Outcome outcome = loop.run([&] { machine->stop(); });
@@ -92,7 +93,7 @@ Result<ZoneEnd> boot_zone(const BootSpec& spec, engine::Engine& engine, Cache& c
   }
   BootLoop loop{hub, log, wake, workshop, report.milestones};
   while (true) {
-    BH_ASSIGN(const Outcome outcome, one_life(parts.config, engine, loop, report));
+    BH_ASSIGN(const Outcome outcome, one_life(spec.machine, parts.config, engine, loop, report));
     hub.detach();
     if (outcome.kind == Outcome::Kind::kReset && spec.reboot) {
       ++report.resets;

@@ -11,7 +11,8 @@
 
 namespace bulkhead::zone {
 
-// Open disks, and the machine's configuration that points at them.
+// Open disks, and the machine's configuration that points at them: of the machine `microvm`, and what the machine `pv`
+// has of it.
 struct MachineParts {
   std::vector<std::unique_ptr<block::RawDisk>> disks;
   machine::MicrovmConfig config;
@@ -20,6 +21,10 @@ struct MachineParts {
 // Everything of `spec` but the kernel, initrd, command line and consoles. `first` (if not empty) comes before the
 // spec's own disks. Errors: a disk that cannot be opened.
 Result<MachineParts> machine_parts(const MachineSpec& spec, const std::vector<DiskSpec>& first);
+
+// The machine of the virt backend. Errors: what the configuration asks for is not to be had there.
+Result<std::unique_ptr<machine::Machine>> make_machine(engine::Engine& engine, engine::VirtBackend backend,
+                                                       const machine::MicrovmConfig& config, const std::string& name);
 
 void describe_machine(const MachineSpec& spec, const std::string& kernel_path, Report& report);
 

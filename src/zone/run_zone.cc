@@ -19,11 +19,13 @@ namespace {
 constexpr std::size_t kShownLines = 20;
 constexpr std::string_view kPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-std::string command_line(const RootDisk& root, const std::string& append) {
+std::string command_line(engine::VirtBackend backend, const RootDisk& root, const std::string& append) {
   // quiet: each console byte is an exit. panic=-1: a panic becomes a reset, which we see at once. no_timer_check: the
   // kernel's test whether PIT interrupts arrive in time fails when the host has no time for us, not when they are lost.
+  const std::string_view hardware = backend == engine::VirtBackend::kPv ? "console=hvc0 bulkhead.disk=xvda"
+                                                                         : "console=ttyS0 no_timer_check";
   std::string line =
-      fmt::format("console=ttyS0 quiet panic=-1 no_timer_check bulkhead.root={} bulkhead.rootfs={}",
+      fmt::format("{} quiet panic=-1 bulkhead.root={} bulkhead.rootfs={}", hardware,
                   root.access == RootAccess::kWritable ? "writable" : "overlay", format_name(root.format));
   if (!append.empty()) line += " " + append;
   return line;
@@ -53,13 +55,13 @@ Result<MachineParts> prepare(const ZoneSpec& spec, Cache& cache, Workshop& works
   parts.config.kernel_path = kernel.path;
   parts.config.initrd_path = spec.machine.initrd;
   if (spec.machine.initrd.empty()) {
-    BH_ASSIGN(parts.config.initrd_path, initramfs_for(kernel, root.format, root.access, cache, workshop));
+    BH_ASSIGN(parts.config.initrd_path, initramfs_for(kernel, spec.machine.backend, root.format, root.access, cache, workshop));
   }
-  parts.config.command_line = command_line(root, spec.machine.append);
+  parts.config.command_line = command_line(spec.machine.backend, root, spec.machine.append);
   return parts;
 }
 
-ZoneEnd run_machine(machine::Microvm& machine, AgentLoop& loop, ConsoleLog& console, Report& report) {
+ZoneEnd run_machine(machine::Machine& machine, AgentLoop& loop, ConsoleLog& console, Report& report) {
   std::thread runner{[&] { loop.machine_finished(machine.run()); }};
   AgentLoop::Result result = loop.run();
   runner.join();
@@ -93,7 +95,7 @@ Result<ZoneEnd> run_zone(const ZoneSpec& spec, engine::Engine& engine, Cache& ca
   AgentPort port{wake};
   parts.config.uart = &uart;
   parts.config.console_ports = {{"", &hvc, true}, {agent::kPortName, &port, false}};
-  BH_ASSIGN(const auto machine, machine::Microvm::create(engine, std::move(parts.config)));
+  BH_ASSIGN(const auto machine, make_machine(engine, spec.machine.backend, parts.config, spec.machine.name));
   report.milestones.kernel_loaded = HostClock{}.now();
   std::optional<RawTerminal> raw;
   if (spec.terminal && ::isatty(STDIN_FILENO) == 1) {

@@ -11,6 +11,7 @@
 #include "device/core/block/block_core.h"
 #include "device/xenbus/blk/blk_backend.h"
 #include "device/xenbus/bus/backend_bus.h"
+#include "device/xenbus/channel/channel.h"
 #include "device/xenbus/console/console_backend.h"
 #include "device/xenbus/store/domain_zero.h"
 #include "device/xenbus/store/server.h"
@@ -83,6 +84,7 @@ class PvMachine final : public Pv {
   PvMachine(GuestMemory memory, const pv::Layout& layout) : memory_{std::move(memory)}, layout_{layout} {}
 
   ~PvMachine() override {
+    channels_.clear();
     bus_.reset();  // its devices let go of grants and events before these go
   }
 
@@ -109,6 +111,10 @@ class PvMachine final : public Pv {
     for (block::Disk* const disk : config.disks) BH_TRY(add_disk(*disk));
     for (unsigned i = 0; i < config.others.size(); ++i)
       BH_TRY(bus_->add(i + 1, std::make_unique<xenbus::XenConsoleBackend>(config.others[i], *grants_, *events_)));
+    for (const PvConfig::Channel& channel : config.channels)
+      channels_.push_back(std::make_unique<xenbus::Channel>(
+          loop_, *zero_, *grants_, *events_, fmt::format("/local/domain/{}/{}", kDomain, channel.directory),
+          channel.backend));
     return guest_->start(built.entry);
   }
 
@@ -144,7 +150,8 @@ class PvMachine final : public Pv {
     add(sums, guest_->counters());
     add(sums, tables_->counters());
     add(sums, store_.counters());
-    add(sums, bus_->counters());
+    add(sums, bus_->counters(), "xenbus_");
+    for (const auto& channel : channels_) add(sums, channel->counters(), "channel_");
     for (const auto& [name, value] : domain_->counter_values()) sums[name] += value;
     return {sums.begin(), sums.end()};
   }
@@ -208,8 +215,9 @@ class PvMachine final : public Pv {
     return {};
   }
 
-  static void add(std::map<std::string, u64>& sums, const telemetry::CounterSet& counters) {
-    for (std::size_t i = 0; i < counters.size(); ++i) sums[std::string{counters.name(i)}] += counters[i].value();
+  static void add(std::map<std::string, u64>& sums, const telemetry::CounterSet& counters,
+                  const std::string& prefix = {}) {
+    for (std::size_t i = 0; i < counters.size(); ++i) sums[prefix + std::string{counters.name(i)}] += counters[i].value();
   }
 
   GuestMemory memory_;
@@ -233,6 +241,7 @@ class PvMachine final : public Pv {
   std::vector<std::unique_ptr<device::BlockCore>> cores_;
   xenbus::Loop loop_;
   std::unique_ptr<xenbus::BackendBus> bus_;
+  std::vector<std::unique_ptr<xenbus::Channel>> channels_;
   std::string description_;
 };
 

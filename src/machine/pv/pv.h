@@ -31,6 +31,12 @@ struct PvConfig {
   std::vector<block::Disk*> disks;              // xvda, xvdb, ...
   device::ConsoleBackend* console = nullptr;    // hvc0; null: output is dropped
   std::vector<device::ConsoleBackend*> others;  // hvc1, ...
+  // Byte channels for programs in the guest, by their directory below the zone's own in xenstore.
+  struct Channel {
+    std::string directory;  // "data/..."
+    device::ConsoleBackend* backend = nullptr;
+  };
+  std::vector<Channel> channels;
   // What the guest tells the hypervisor (CONSOLEIO_write; earlyprintk=xen); null: dropped.
   device::ConsoleBackend* hypervisor_console = nullptr;
 };

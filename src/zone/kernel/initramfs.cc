@@ -15,8 +15,9 @@ namespace {
 constexpr unsigned kKept = 16;  // archives in the cache
 constexpr std::string_view kLayout = "initramfs layout 1";
 
-std::vector<WantedModule> modules_for(RootFormat format, RootAccess access) {
+std::vector<WantedModule> modules_for(engine::VirtBackend backend, RootFormat format, RootAccess access) {
   std::vector<WantedModule> wanted = {{"virtio_mmio"}, {"virtio_console"}, {"virtio_blk"}, {"virtio_rng", false}};
+  if (backend == engine::VirtBackend::kPv) wanted = {{"xen_blkfront"}, {"xen_evtchn"}, {"xen_gntalloc"}};
   wanted.push_back({std::string{format_name(format)}});
   if (access == RootAccess::kOverlay) wanted.push_back({"overlay"});
   return wanted;
@@ -66,9 +67,9 @@ Result<void> write_archive(const KernelImage& kernel, const std::vector<WantedMo
 
 }  // namespace
 
-Result<std::string> initramfs_for(const KernelImage& kernel, RootFormat format, RootAccess access, Cache& cache,
-                                  Workshop& workshop) {
-  const std::vector<WantedModule> wanted = modules_for(format, access);
+Result<std::string> initramfs_for(const KernelImage& kernel, engine::VirtBackend backend, RootFormat format,
+                                  RootAccess access, Cache& cache, Workshop& workshop) {
+  const std::vector<WantedModule> wanted = modules_for(backend, format, access);
   return cache.get("initramfs", key_of(kernel, wanted), workshop, kKept,
                    [&](const std::string& path) { return write_archive(kernel, wanted, path); });
 }

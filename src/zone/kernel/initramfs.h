@@ -2,6 +2,7 @@
 #pragma once
 #include <string>
 
+#include "engine/choose.h"
 #include "zone/image/root_format.h"
 #include "zone/kernel/kernel_image.h"
 #include "zone/store/cache.h"
@@ -9,7 +10,7 @@
 namespace bulkhead::zone {
 
 // The path of the archive in the cache, made if it is not there yet.
-Result<std::string> initramfs_for(const KernelImage& kernel, RootFormat format, RootAccess access, Cache& cache,
-                                  Workshop& workshop);
+Result<std::string> initramfs_for(const KernelImage& kernel, engine::VirtBackend backend, RootFormat format,
+                                  RootAccess access, Cache& cache, Workshop& workshop);
 
 }  // namespace bulkhead::zone
