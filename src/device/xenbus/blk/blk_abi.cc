@@ -117,8 +117,11 @@ BlkSegment decode_segment(std::span<const std::byte, kSegmentBytes> bytes) {
   return segment_of(copy_of<blkif_request_segment>(bytes));
 }
 
-BlkResponse encode_response(BlkAbi abi, u64 id, u8 operation, i16 status) {
-  return abi == BlkAbi::k64 ? encode<blkif_response>(id, operation, status) : encode<Response32>(id, operation, status);
+BlkResponse encode_response(BlkAbi abi, const BlkRequest& request, i16 status) {
+  // Frontends compare it with what they asked for, which of an indirect request is what it carries.
+  const u8 operation = request.operation == BLKIF_OP_INDIRECT ? request.indirect_operation : request.operation;
+  if (abi == BlkAbi::k64) return encode<blkif_response>(request.id, operation, status);
+  return encode<Response32>(request.id, operation, status);
 }
 
 }  // namespace bulkhead::device::xenbus

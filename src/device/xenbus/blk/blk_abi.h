@@ -47,6 +47,6 @@ struct BlkResponse {
   u32 size = 0;
   std::span<const std::byte> bytes() const { return std::span{storage}.first(size); }
 };
-BlkResponse encode_response(BlkAbi abi, u64 id, u8 operation, i16 status);
+BlkResponse encode_response(BlkAbi abi, const BlkRequest& request, i16 status);
 
 }  // namespace bulkhead::device::xenbus

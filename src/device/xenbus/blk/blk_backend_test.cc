@@ -290,6 +290,19 @@ TEST_F(BlkTest, IndirectRequestsOfAMebibyte) {
   EXPECT_EQ(zone.grants.mapped(list), 0u);
 }
 
+// Linux gives a disk up whose responses name another operation than it asked for.
+TEST_F(BlkTest, AnIndirectResponseNamesTheOperationThatWasCarried) {
+  add();
+  Blkfront<> front{zone};
+  ASSERT_TRUE(front.connect());
+  const u32 list = zone.grants.grant();
+  for (const unsigned operation : {BLKIF_OP_READ, BLKIF_OP_WRITE, BLKIF_OP_DISCARD}) {
+    front.rings[0]->put(indirect_request(zone, static_cast<u8>(operation), 0, list, {zone.grants.grant()}));
+    front.rings[0]->push();
+    EXPECT_EQ(front.rings[0]->next()->operation, operation);
+  }
+}
+
 TEST_F(BlkTest, PersistentPagesStayMappedAndWritesAreNoted) {
   add();
   Blkfront<> front{zone, {.persistent = true}};

@@ -49,7 +49,7 @@ BlkQueue::Served BlkQueue::serve(const std::function<bool()>& stop) {
     }
     const BlkRequest request = decode_request(abi_, raw);
     const i16 status = requests_.run(request);
-    ring_.respond(encode_response(abi_, request.id, request.operation, status).bytes());
+    ring_.respond(encode_response(abi_, request, status).bytes());
     const Nanoseconds now = clock.now();
     if (now - notified < kNotifyDelay) continue;
     notify();

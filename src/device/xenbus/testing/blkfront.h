@@ -90,7 +90,9 @@ struct BlkfrontRing {
     put(entry);
     push();
     const std::optional<Response> response = next();
-    if (!response || response->id != entry.id || response->operation != entry.operation) return 9999;
+    u8 operation = entry.operation;
+    if constexpr (requires { entry.indirect_op; }) operation = entry.indirect_op;
+    if (!response || response->id != entry.id || response->operation != operation) return 9999;
     return response->status;
   }
 
