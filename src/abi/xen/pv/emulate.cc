@@ -17,6 +17,7 @@ enum Msr : u32 {
   kApicBase = 0x1b,
   kSpecCtrl = 0x48,
   kPredCmd = 0x49,
+  kMicrocode = 0x8b,
   kArchCapabilities = 0x10a,
   kMiscEnable = 0x1a0,
   kPat = 0x277,
@@ -124,6 +125,7 @@ bool Guest::read_msr(Cpu& cpu, u32 index, u64& value) {
       value = 0xfee00000 | (cpu.index() == 0 ? 1u << 8 : 0);
       return true;
     case kPlatformInfo:
+    case kMicrocode:  // no update that a guest could know of
       value = 0;
       return true;
     case kSpecCtrl:
@@ -160,6 +162,7 @@ bool Guest::write_msr(Cpu& cpu, u32 index, u64 value) {
     case kCstar:
     case kSfmask:
     case kMiscEnable:
+    case kMicrocode:  // a zero has to be written before it is read [SDM-4 "Architectural MSRs"]
       return true;
     case kPat:
       return value == kXensPat;
