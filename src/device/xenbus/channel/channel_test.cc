@@ -248,16 +248,17 @@ TEST_F(ChannelTest, OffersThatMakeNoSense) {
   Server server{zone};
   const u32 hidden = server.references[20];
   const vchan_interface good = server.shared();
-  u64 refused = 0;
   const auto refuse = [&](auto change) {
+    const u64 refused = count(Channel::kRefusals);
     server.shared() = good;
     change(server.shared());
     server.publish();
-    await_count(Channel::kRefusals, ++refused);
+    await_count(Channel::kRefusals, refused + 1);
+    testing::XenbusFrontend{zone, "settle", 0}.settle();
     EXPECT_FALSE(channel->connected());
     EXPECT_EQ(zone.grants.mapped(), 0u);
     zone.store.remove(std::string{kDirectory} + "/event-channel");
-    zone.loop.run([] {});
+    testing::XenbusFrontend{zone, "settle", 0}.settle();
   };
   refuse([](auto& s) { s.left_order = 9; });
   refuse([](auto& s) { s.right_order = 21; });
