@@ -137,9 +137,11 @@ def literal(pattern):
     return pattern.replace("[", "[[]")
 
 
-def reason_for(reasons, zone, section, key):
-    for types, wanted, pattern, reason in reasons:
+def reason_for(reasons, zone, section, key, used):
+    for row in reasons:
+        types, wanted, pattern, reason = row
         if any(fnmatch.fnmatchcase(zone, one) for one in types.split()) and wanted == section and \
                 any(fnmatch.fnmatchcase(key, literal(one)) for one in pattern.split(" ; ")):
+            used.add(tuple(row))
             return reason
     return None

@@ -8,6 +8,7 @@
 #include <fcntl.h>
 #include <setjmp.h>
 #include <signal.h>
+#include <sys/klog.h>
 #include <sys/mount.h>
 #include <sys/reboot.h>
 #include <sys/stat.h>
@@ -284,6 +285,7 @@ void tell_everything() {
 int main(int count, char** arguments) {
   const bool whole_user_space = ::getpid() == 1;
   if (whole_user_space) mount_all();
+  ::klogctl(8, nullptr, 1);  // no kernel lines among ours; the log comes as a whole
   if (whole_user_space) load_modules();
   tell_everything();
   say("@@ end\n");
