@@ -1,5 +1,6 @@
 #include <fcntl.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
@@ -94,6 +95,21 @@ void mount_late() {
   (void)!symlink("/proc/self/fd/2", "/dev/stderr");
 }
 
+// The zone's disks by names that do not depend on how they come to it: /dev/bulkhead/disk0 is the root, disk1 and up are
+// those that were asked for. They appear when their driver has found them, so the command must not come first.
+void name_disks() {
+  char text[8];
+  const int count = command_line_value("bulkhead.disks", text, sizeof text) ? atoi(text) : 1;
+  mkdir("/dev/bulkhead", 0755);
+  for (int i = 0; i < count && i < 26; ++i) {
+    char disk[sizeof g_root_disk], name[32];
+    snprintf(disk, sizeof disk, "%s", g_root_disk);
+    disk[strlen(disk) - 1] = static_cast<char>('a' + i);
+    snprintf(name, sizeof name, "/dev/bulkhead/disk%d", i);
+    if (wait_for_path(disk, kDiskTimeoutMs)) (void)!symlink(disk, name);
+  }
+}
+
 }  // namespace
 
 bool mount_early() {
@@ -125,6 +141,7 @@ bool enter_root(Failure& failure) {
   umask(0);
   mount_late();
   umask(022);
+  name_disks();
   return true;
 }
 

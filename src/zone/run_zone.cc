@@ -19,7 +19,8 @@ namespace {
 constexpr std::size_t kShownLines = 20;
 constexpr std::string_view kPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-std::string command_line(engine::VirtBackend backend, const RootDisk& root, const std::string& append) {
+std::string command_line(engine::VirtBackend backend, const RootDisk& root, std::size_t disks,
+                         const std::string& append) {
   // quiet: each console byte is an exit. panic=-1: a panic becomes a reset, which we see at once. no_timer_check: the
   // kernel's test whether PIT interrupts arrive in time fails when the host has no time for us, not when they are lost.
   const std::string_view hardware = backend == engine::VirtBackend::kPv ? "console=hvc0 bulkhead.disk=xvda"
@@ -27,6 +28,7 @@ std::string command_line(engine::VirtBackend backend, const RootDisk& root, cons
   std::string line =
       fmt::format("{} quiet panic=-1 bulkhead.root={} bulkhead.rootfs={}", hardware,
                   root.access == RootAccess::kWritable ? "writable" : "overlay", format_name(root.format));
+  line += fmt::format(" bulkhead.disks={}", disks);
   if (!append.empty()) line += " " + append;
   return line;
 }
@@ -57,7 +59,7 @@ Result<MachineParts> prepare(const ZoneSpec& spec, Cache& cache, Workshop& works
   if (spec.machine.initrd.empty()) {
     BH_ASSIGN(parts.config.initrd_path, initramfs_for(kernel, spec.machine.backend, root.format, root.access, cache, workshop));
   }
-  parts.config.command_line = command_line(spec.machine.backend, root, spec.machine.append);
+  parts.config.command_line = command_line(spec.machine.backend, root, parts.config.disks.size(), spec.machine.append);
   return parts;
 }
 

@@ -64,7 +64,7 @@ def on_the_host(root, archive, script):
 
 
 def in_a_zone(folder, root, archive, script):
-    return zones.start(folder, "run", "-c", 2, "-m", "1G", "--disk", f"{archive},ro", "--env", "INPUT=/dev/vdb", "--boot-timeout", 300,
+    return zones.start(folder, "run", "-c", 2, "-m", "1G", "--disk", f"{archive},ro", "--env", "INPUT=/dev/bulkhead/disk1", "--boot-timeout", 300,
                        "--report", "report.json", root, "--", "sh", "-c", script, timeout=3000)
 
 

@@ -129,8 +129,8 @@ class Run(Case):
     def test_disks(self):
         whole = random.Random(2).randbytes(1 << 20)
         read_only, writable = self.write("ro", whole), self.write("rw", bytes(1 << 20))
-        script = ("sha256sum < /dev/vdb; cat /dev/vdb > /dev/vdc && sync; cat /sys/block/vdb/ro /sys/block/vdc/ro; "
-                  "echo x 2>/dev/null > /dev/vdb || echo refused")
+        script = ("cd /dev/bulkhead; sha256sum < disk1; cat disk1 > disk2 && sync; for d in disk1 disk2; do cat /sys/block/$(basename $(readlink $d))/ro; done; "
+                  "echo x 2>/dev/null > disk1 || echo refused")
         done = self.shell(script, options=["--disk", f"{read_only},ro", "--disk", writable])
         self.assertEqual(done.out.decode().split(), [hashlib.sha256(whole).hexdigest(), "-", "1", "0", "refused"], str(done))
         self.assertEqual(writable.read_bytes(), whole)
