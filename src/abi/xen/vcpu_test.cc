@@ -1,6 +1,8 @@
 // Time, timers, runstate, and vCPUs that come, wait and go.
 #include <gtest/gtest.h>
 
+#include <algorithm>
+
 #include "abi/xen/guest_clock.h"
 #include "abi/xen/testing/fake_guest.h"
 
@@ -32,7 +34,7 @@ struct VcpuTest : ::testing::Test {
     return g.call(__HYPERVISOR_sched_op, {command, at}, vcpu);
   }
   Answer poll(std::vector<u32> ports, u64 timeout, unsigned vcpu = 0) {
-    std::memcpy(g.ram[2].bytes, ports.data(), ports.size() * 4);
+    std::ranges::copy(ports, &g.at<u32>(2));
     sched_poll_t arg{};
     arg.ports.p = reinterpret_cast<evtchn_port_t*>(g.address(2));
     arg.nr_ports = static_cast<unsigned>(ports.size());
