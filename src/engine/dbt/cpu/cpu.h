@@ -127,6 +127,13 @@ class Cpu {
   void flush_tlb(bool also_global);
   void flush_tlb_page(u64 linear);                 // INVLPG
   void flush_tlb_write_entries_for(u64 gpa_page);  // a page became code: its direct writes must stop
+  // Every entry that an access may be answered from, now or after it has come back from the victims.
+  template <class Visit>
+  void each_tlb_entry(Visit visit) {
+    for (auto& space : s.tlb)
+      for (TlbEntry& entry : space) visit(entry);
+    for (Victim& victim : victims_) visit(victim.entry);
+  }
   void invpcid(u64 type, u64 pcid, u64 linear);    // raises #GP; CPL and CPUID are the caller's to check
   // Linear code address to guest-physical; sets A; raises #PF. For block lookup.
   u64 translate_code(u64 linear);
@@ -279,6 +286,15 @@ class Cpu {
   };
   static constexpr unsigned kFetchEntries = 256;
   static constexpr unsigned kFillLog = 384;
+
+  // Entries that lost their slot to another page lately: pages that meet in a slot would else be walked to and fro.
+  struct Victim {
+    TlbEntry entry{kNoTag, kNoTag, 0, 0};
+    TlbSpace space = TlbSpace::kSupervisor;
+  };
+  static constexpr unsigned kVictims = 8;
+  std::byte* take_back(TlbSpace space, u64 linear, Access access);
+  void keep_victim(TlbSpace space, const TlbEntry& entry);
 
   Translation walk_in(u64 linear, Access access, TlbSpace space, bool probe_only);
   Translation identity(u64 linear) const;
@@ -436,6 +452,8 @@ class Cpu {
   u32 ext_ = 0;  // EXT bit of error codes raised now
   u64 atomic_code_page_ = ~u64{0};
 
+  std::array<Victim, kVictims> victims_{};
+  unsigned next_victim_ = 0;
   std::array<u16, kFillLog> fill_log_{};
   unsigned fill_count_ = 0;
   bool fill_overflow_ = false;

@@ -133,23 +133,22 @@ void SharedState::take_requests(Cpu& self) {
 // If we could write there directly, we may have done so after the page became code: its holders must look again.
 void SharedState::drop_writes(Cpu& self, u64 gpa_page) {
   bool had_entry = false;
-  for (const auto& space : self.s.tlb)
-    for (const TlbEntry& entry : space)
-      if (entry.write_tag != kNoTag && align_down(entry.gpa_page, kPageSize) == gpa_page) had_entry = true;
+  self.each_tlb_entry([&](const TlbEntry& entry) {
+    if (entry.write_tag != kNoTag && align_down(entry.gpa_page, kPageSize) == gpa_page) had_entry = true;
+  });
   if (!had_entry) return;
   self.flush_tlb_write_entries_for(gpa_page);
   code_page_written(self, gpa_page);
 }
 
 void SharedState::drop_all_writes(Cpu& self) {
-  for (auto& space : self.s.tlb)
-    for (TlbEntry& entry : space) {
-      const u64 page = align_down(entry.gpa_page, kPageSize);
-      const bool code = code_mask(page).load(std::memory_order_seq_cst) != 0;
-      if (entry.write_tag == kNoTag || (!code && !self.deprivileged)) continue;
-      entry.write_tag = kNoTag;
-      if (code) code_page_written(self, page);
-    }
+  self.each_tlb_entry([&](TlbEntry& entry) {
+    const u64 page = align_down(entry.gpa_page, kPageSize);
+    const bool code = code_mask(page).load(std::memory_order_seq_cst) != 0;
+    if (entry.write_tag == kNoTag || (!code && !self.deprivileged)) return;
+    entry.write_tag = kNoTag;
+    if (code) code_page_written(self, page);
+  });
 }
 
 void SharedState::drop_translations(Cpu& self, u64 gpa_page) {

@@ -64,6 +64,7 @@ Cpu::Piece Cpu::fill_entry(TlbSpace space, u64 linear, Access access, const Tran
 
   const unsigned slot = slot_of(linear);
   TlbEntry& entry = s.tlb[static_cast<unsigned>(space)][slot];
+  if (entry.read_tag != linear_page) keep_victim(space, entry);
   const bool may_write = t.dirty && !code && (t.writable || (space != TlbSpace::kUser && !(s.cr0 & kCr0Wp)));
   entry.read_tag = linear_page;
   entry.write_tag = may_write ? linear_page : kNoTag;
@@ -79,10 +80,38 @@ Cpu::Piece Cpu::fill_entry(TlbSpace space, u64 linear, Access access, const Tran
   return piece;
 }
 
+void Cpu::keep_victim(TlbSpace space, const TlbEntry& entry) {
+  if (entry.read_tag == kNoTag && entry.write_tag == kNoTag) return;
+  Victim& victim = victims_[next_victim_++ % kVictims];
+  victim.entry = entry;
+  victim.entry.gpa_page &= ~kTlbUsed;  // that is the slot's
+  victim.space = space;
+}
+
+std::byte* Cpu::take_back(TlbSpace space, u64 linear, Access access) {
+  const u64 page = linear & kPageMask;
+  for (Victim& victim : victims_) {
+    if ((access == Access::kWrite ? victim.entry.write_tag : victim.entry.read_tag) != page || victim.space != space)
+      continue;
+    const unsigned slot = slot_of(linear);
+    TlbEntry& entry = s.tlb[static_cast<unsigned>(space)][slot];
+    TlbEntry back = victim.entry;
+    const u64 used = entry.gpa_page & kTlbUsed;
+    victim.entry = entry;
+    victim.entry.gpa_page &= ~kTlbUsed;
+    back.gpa_page |= used;
+    entry = back;
+    if (!(entry.gpa_page & kTlbGlobal)) log_fill(space, entry, slot);
+    return reinterpret_cast<std::byte*>(entry.addend + linear);
+  }
+  return nullptr;
+}
+
 // A page that became code while we could write to it directly is found by that write entry: look before it goes.
 bool Cpu::owes_settling(TlbSpace space, u64 linear) const {
   return (s.pending.load(std::memory_order_acquire) & kPendingInvalidate) &&
-         s.tlb[static_cast<unsigned>(space)][slot_of(linear)].write_tag != kNoTag;
+         (s.tlb[static_cast<unsigned>(space)][slot_of(linear)].write_tag != kNoTag ||
+          victims_[next_victim_ % kVictims].entry.write_tag != kNoTag);
 }
 void Cpu::settle_direct_writes() {
   if (s.pending.load(std::memory_order_acquire) & kPendingInvalidate) [[unlikely]]
@@ -95,6 +124,7 @@ void* Cpu::tlb_fill(u64 linear, unsigned size, Access access) {
   if (data_breakpoints_ && on_data_breakpoint_page(linear)) return nullptr;
   // Translated code cannot stand losing blocks (or the live vector registers) here; the interpreter can.
   if (owes_settling(s.tlb_space, linear)) return nullptr;
+  if (std::byte* const host = take_back(s.tlb_space, linear, access)) return host;
   const Translation t = walk_in(linear, access, s.tlb_space, false);
   if (!t.ok) return nullptr;
   const Piece piece = fill_entry(s.tlb_space, linear, access, t);
@@ -113,9 +143,9 @@ void Cpu::flush_tlb(bool also_global) {
     }
   };
   if (also_global || fill_overflow_) {
-    for (auto& space : s.tlb)
-      for (TlbEntry& entry : space) flush(entry);
+    each_tlb_entry(flush);
   } else {
+    for (Victim& victim : victims_) flush(victim.entry);
     for (unsigned i = 0; i < fill_count_; ++i) flush(s.tlb[fill_log_[i] >> kTlbBits][fill_log_[i] & (kTlbEntries - 1)]);
   }
   fill_count_ = 0;
@@ -129,14 +159,13 @@ void Cpu::flush_tlb(bool also_global) {
 
 // Entries made from the large page around `linear`, whatever the page tables say by now.
 void Cpu::drop_large_page(u64 linear) {
-  for (auto& space : s.tlb)
-    for (TlbEntry& entry : space) {
-      const u64 distance = entry.read_tag ^ linear;
-      if (((entry.gpa_page & kTlbLarge) && distance < 4_MiB) || ((entry.gpa_page & kTlbHuge) && distance < 1_GiB)) {
-        entry.read_tag = entry.write_tag = kNoTag;
-        entry.gpa_page &= kTlbUsed;  // stays in the log
-      }
+  each_tlb_entry([linear](TlbEntry& entry) {
+    const u64 distance = entry.read_tag ^ linear;
+    if (((entry.gpa_page & kTlbLarge) && distance < 4_MiB) || ((entry.gpa_page & kTlbHuge) && distance < 1_GiB)) {
+      entry.read_tag = entry.write_tag = kNoTag;
+      entry.gpa_page &= kTlbUsed;  // stays in the log
     }
+  });
   ++generation_;
   ++global_generation_;
   if (code_observer != nullptr) code_observer->mappings_changed(true);
@@ -145,13 +174,13 @@ void Cpu::drop_large_page(u64 linear) {
 void Cpu::flush_tlb_page(u64 linear) {
   settle_direct_writes();
   const u64 page = linear & kPageMask;
-  for (auto& space : s.tlb) {
-    TlbEntry& entry = space[slot_of(linear)];
-    if (entry.read_tag == page || entry.write_tag == page) {
-      entry.read_tag = entry.write_tag = kNoTag;
-      entry.gpa_page &= kTlbUsed;
-    }
-  }
+  const auto drop = [page](TlbEntry& entry) {
+    if (entry.read_tag != page && entry.write_tag != page) return;
+    entry.read_tag = entry.write_tag = kNoTag;
+    entry.gpa_page &= kTlbUsed;
+  };
+  for (auto& space : s.tlb) drop(space[slot_of(linear)]);
+  for (Victim& victim : victims_) drop(victim.entry);
   for (const u64 user : {u64{0}, u64{1}}) {
     FetchEntry& entry = fetch_cache_[((linear >> 12) ^ user) % kFetchEntries];
     if (entry.tag == (page | user)) entry.tag = kNoTag;
@@ -161,9 +190,9 @@ void Cpu::flush_tlb_page(u64 linear) {
 }
 
 void Cpu::flush_tlb_write_entries_for(u64 gpa_page) {
-  for (auto& space : s.tlb)
-    for (TlbEntry& entry : space)
-      if (((entry.gpa_page ^ gpa_page) & kPageMask) == 0) entry.write_tag = kNoTag;
+  each_tlb_entry([gpa_page](TlbEntry& entry) {
+    if (((entry.gpa_page ^ gpa_page) & kPageMask) == 0) entry.write_tag = kNoTag;
+  });
 }
 
 // Entries carry no PCID and every switch of CR3 flushes, so the present PCID is the only one that has any.
