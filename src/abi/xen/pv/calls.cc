@@ -2,6 +2,7 @@
 #include <xen/callback.h>
 #include <xen/errno.h>
 #include <xen/physdev.h>
+#include <xen/vcpu.h>
 #include <xen/xen.h>
 
 #include <algorithm>
@@ -19,7 +20,10 @@ std::optional<Answer> Guest::hypercall(Caller& caller, u64 number, const std::ar
   Call& call = static_cast<Call&>(caller);
   switch (number) {
     case __HYPERVISOR_iret:
-      return iret(call.cpu);
+      return call.nested(number) ? Answer{-XEN_ENOSYS} : iret(call.cpu);
+    case __HYPERVISOR_vcpu_op:  // the rest is the Domain's
+      if (args[0] != VCPUOP_up || args[1] >= vcpus_.size() || vcpus_[args[1]]->initialised) return std::nullopt;
+      return Answer{-XEN_EINVAL};
     case __HYPERVISOR_stack_switch:
       call.v.kernel_ss = static_cast<u16>(args[0] | 3);
       call.v.kernel_sp = args[1];
@@ -44,9 +48,9 @@ std::optional<Answer> Guest::hypercall(Caller& caller, u64 number, const std::ar
     case __HYPERVISOR_update_descriptor:
       return Answer{memory_.write_descriptor(args[0], args[1])};
     case __HYPERVISOR_set_callbacks:
-      call.v.event = {args[0], true};
-      call.v.failsafe.address = args[1];
-      call.v.syscall.address = args[2];
+      if (canonical(args[0])) call.v.event = {args[0], true};
+      if (canonical(args[1])) call.v.failsafe.address = args[1];
+      if (canonical(args[2])) call.v.syscall.address = args[2];
       return Answer{0};
     case __HYPERVISOR_callback_op:
       return callback_op(call, args[0], args[1]);

@@ -23,6 +23,7 @@ Result<void> Guest::start(const Entry& entry) {
     return fail("the page tables of the domain builder are not valid");
   VcpuRecord& first = *vcpus_[0];
   first.kernel_root = entry.root;
+  first.initialised = true;
   first.start = std::make_unique<StartContext>();
   first.start->rip = entry.rip;
   first.start->gpr[Cpu::kRsp] = entry.stack;
@@ -73,7 +74,8 @@ i64 Guest::initialise(Caller& caller, unsigned vcpu, u64 pointer) {
   }
   const vcpu_guest_context_t& c = *context;
   VcpuRecord& v = *vcpus_[vcpu];
-  if (v.start != nullptr || v.kernel_root != 0) return -XEN_EEXIST;
+  Lock lock{initialise_mutex_};  // two vCPUs may want the same third one
+  if (v.initialised) return -XEN_EEXIST;
   const auto canonical = [](u64 a) { return static_cast<u64>(static_cast<i64>(a << 16) >> 16) == a; };
   for (const u64 address : {u64{c.user_regs.rip}, u64{c.fs_base}, u64{c.gs_base_kernel}, u64{c.gs_base_user},
                             u64{c.event_callback_eip}, u64{c.failsafe_callback_eip}, u64{c.syscall_callback_eip}})
@@ -130,6 +132,7 @@ i64 Guest::initialise(Caller& caller, unsigned vcpu, u64 pointer) {
   v.failsafe = {c.failsafe_callback_eip, (c.flags & VGCF_failsafe_disables_events) != 0};
   v.syscall = {c.syscall_callback_eip, (c.flags & VGCF_syscall_disables_events) != 0};
   v.start = std::move(start);
+  v.initialised = true;
   return 0;
 }
 

@@ -11,12 +11,14 @@ namespace {
 constexpr u64 kRefusedInLeaf = kWriteThrough | kCacheDisable | kLarge;  // kLarge is PAT there
 constexpr u64 kRefusedInTable = kRefusedInLeaf | kGlobal;
 
+thread_local u64 tables_walked = 0;
+
 u64 load(const u64* entry) { return __atomic_load_n(entry, __ATOMIC_ACQUIRE); }
 
 }  // namespace
 
-FrameTable::FrameTable(const GuestMemory& memory, u64 ram_frames, u64 all_frames)
-    : memory_{memory}, frames_(all_frames) {
+FrameTable::FrameTable(const GuestMemory& memory, u64 ram_frames, u64 all_frames, u64 first)
+    : memory_{memory}, frames_(all_frames), first_{first} {
   for (u64 i = 0; i < all_frames; ++i) frames_[i].owner = i < ram_frames ? Owner::kGuest : Owner::kXen;
 }
 
@@ -26,7 +28,7 @@ u64* FrameTable::table(u64 frame) const {
 
 i64 FrameTable::get_type(u64 number, FrameType type) {
   if (!is_guests(number)) return -XEN_EINVAL;
-  Frame& frame = frames_[number];
+  Frame& frame = (*this)[number];
   if (frame.type_uses == ~u32{0}) return -XEN_EINVAL;
   if (frame.type_uses != 0) {
     if (frame.type != type) return type == FrameType::kData ? -XEN_EINVAL : -XEN_EBUSY;
@@ -56,7 +58,7 @@ i64 FrameTable::get_type(u64 number, FrameType type) {
 // Counts of entries are taken back by what the tables say now. A guest that still writes through an old translation can
 // change that behind our back: then its counts are wrong, and nothing else.
 void FrameTable::put_type(u64 number) {
-  Frame& frame = frames_[number];
+  Frame& frame = (*this)[number];
   if (frame.type_uses == 0 || --frame.type_uses != 0) return;
   if (const unsigned level = table_level(frame.type); level != 0) devalidate(number, level, kEntries);
   frame.type = FrameType::kNone;
@@ -66,7 +68,7 @@ i64 FrameTable::get_leaf(u64 entry) {
   if (entry & kRefusedInLeaf) return -XEN_EINVAL;
   const u64 number = frame_of_entry(entry);
   if (!exists(number)) return -XEN_EINVAL;
-  Frame& frame = frames_[number];
+  Frame& frame = (*this)[number];
   switch (frame.owner) {
     case Owner::kNobody:
       return -XEN_EINVAL;
@@ -89,7 +91,7 @@ i64 FrameTable::get_entry(unsigned level, u64 entry) {
   if (entry & kRefusedInTable) return -XEN_EINVAL;
   const u64 number = frame_of_entry(entry);
   if (const i64 error = get_type(number, table_type(level - 1)); error != 0) return error;
-  ++frames_[number].references;
+  ++(*this)[number].references;
   return 0;
 }
 
@@ -97,7 +99,7 @@ void FrameTable::put_entry(unsigned level, u64 entry) {
   if (!(entry & kPresent)) return;
   const u64 number = frame_of_entry(entry);
   if (!exists(number)) return;
-  Frame& frame = frames_[number];
+  Frame& frame = (*this)[number];
   if (frame.references != 0) --frame.references;
   if (frame.owner != Owner::kGuest) return;
   const FrameType type = level > 1 ? table_type(level - 1) : FrameType::kData;
@@ -106,6 +108,7 @@ void FrameTable::put_entry(unsigned level, u64 entry) {
 
 i64 FrameTable::validate(u64 number, unsigned level) {
   ++validations_;
+  ++tables_walked;
   u64* const entries = table(number);
   for (unsigned i = 0; i < kEntries; ++i) {
     if (level == 4 && is_xen_slot(i)) continue;
@@ -120,7 +123,10 @@ i64 FrameTable::validate(u64 number, unsigned level) {
   return 0;
 }
 
+u64 FrameTable::walked_here() { return tables_walked; }
+
 void FrameTable::devalidate(u64 number, unsigned level, unsigned count) {
+  ++tables_walked;
   u64* const entries = table(number);
   for (unsigned i = 0; i < count; ++i)
     if (level != 4 || !is_xen_slot(i)) put_entry(level, load(&entries[i]));

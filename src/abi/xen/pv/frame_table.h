@@ -42,16 +42,16 @@ struct XenSlots {
 
 class FrameTable {
  public:
-  // Frames 0 to ram_frames - 1 are the guest's, the others kXen until set_owner() says otherwise.
-  FrameTable(const GuestMemory& memory, u64 ram_frames, u64 all_frames);
+  // `ram_frames` from `first` on are the guest's, the others kXen until set_owner() says otherwise.
+  FrameTable(const GuestMemory& memory, u64 ram_frames, u64 all_frames, u64 first = 0);
   // Called before a frame that the guest could write to becomes something that it may not: no vCPU may write to it
   // through an old translation any more.
   void set_stop_writes(std::function<void(u64 frame)> stop) { stop_writes_ = std::move(stop); }
   u64 size() const { return frames_.size(); }
-  Frame& operator[](u64 frame) { return frames_[frame]; }
-  bool exists(u64 frame) const { return frame < frames_.size(); }
-  bool is_guests(u64 frame) const { return exists(frame) && frames_[frame].owner == Owner::kGuest; }
-  void set_owner(u64 frame, Owner owner) { frames_[frame].owner = owner; }
+  Frame& operator[](u64 frame) { return frames_[frame - first_]; }
+  bool exists(u64 frame) const { return frame >= first_ && frame - first_ < frames_.size(); }
+  bool is_guests(u64 frame) const { return exists(frame) && frames_[frame - first_].owner == Owner::kGuest; }
+  void set_owner(u64 frame, Owner owner) { frames_[frame - first_].owner = owner; }
   void set_xen_slots(const XenSlots& slots) { slots_ = slots; }
   u64* table(u64 frame) const;  // host address
 
@@ -66,6 +66,8 @@ class FrameTable {
   // As it is stored: everything in the guest is ring 3's.
   static u64 adjusted(u64 entry) { return (entry & kPresent) ? entry | kUser : entry; }
   u64 validations() const { return validations_; }
+  // Tables looked through by the calling thread, for a bound on the work of one hypercall.
+  static u64 walked_here();
 
  private:
   i64 get_leaf(u64 entry);
@@ -76,6 +78,7 @@ class FrameTable {
 
   const GuestMemory& memory_;
   std::vector<Frame> frames_;
+  const u64 first_;
   XenSlots slots_;
   std::function<void(u64)> stop_writes_;
   u64 validations_ = 0;

@@ -48,7 +48,7 @@ class Guest final : public engine::DeprivilegedGuest, public GuestCalls, public 
   i64 populate(u64& frame) override { return memory_.populate(frame); }
   u64 current_pages() const override { return memory_.current_pages(); }
   u64 maximum_pages() const override { return memory_.layout().ram_frames; }
-  u64 maximum_frame() const override { return memory_.layout().all_frames - 1; }
+  u64 maximum_frame() const override { return memory_.layout().end() - 1; }
   // ---- Vcpus
   unsigned count() const override { return static_cast<unsigned>(vcpus_.size()); }
   void notify(unsigned vcpu) override { partition_.signal_attention(vcpu); }
@@ -114,6 +114,8 @@ class Guest final : public engine::DeprivilegedGuest, public GuestCalls, public 
   i64 new_user_base(Cpu& cpu, u64 frame);
   i64 set_ldt(Cpu& cpu, u64 linear, u32 entries);
   i64 flush_mask(Call& call, u64 pointer, u64& mask);
+  template <class Request, class One>
+  Answer work_through(Call& call, u64 number, const std::array<u64, 6>& args, One one);
   // calls.cc
   Answer set_trap_table(Call& call, u64 table);
   Answer set_gdt(Call& call, u64 frames, u64 entries);
@@ -127,6 +129,7 @@ class Guest final : public engine::DeprivilegedGuest, public GuestCalls, public 
   PageTables& memory_;
   Domain* domain_ = nullptr;
   const Ended ended_;
+  Mutex initialise_mutex_;
   std::vector<std::unique_ptr<VcpuRecord>> vcpus_;
   telemetry::CounterSet counters_{{"pv_emulated_instructions", "pv_emulated_table_writes", "pv_refused_instructions",
                                    "pv_unknown_msrs", "pv_failsafe_callbacks", "pv_guest_traps", "pv_bad_pointers"}};

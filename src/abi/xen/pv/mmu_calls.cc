@@ -8,7 +8,9 @@ namespace bulkhead::abi::xen::pv {
 namespace {
 
 constexpr u64 kPreempted = u64{1} << 31;
-constexpr u64 kMostOps = u64{1} << 20;  // of one call; they are worked through with the vCPU waiting
+constexpr u64 kMostOps = u64{1} << 20;  // of one call
+// In units of one entry written, some 50 ns. Within a multicall there is no going on later; nobody needs that much.
+constexpr u64 kWorkPerTable = 32, kWorkPerOp = 64, kSlice = u64{1} << 17, kNestedWork = u64{1} << 23;
 
 bool is_self(u64 domain) { return (domain & 0xffff) == DOMID_SELF; }
 
@@ -16,39 +18,58 @@ bool is_self(u64 domain) { return (domain & 0xffff) == DOMID_SELF; }
 
 struct MmuextOp : mmuext_op {};
 
-Answer Guest::mmu_update(Call& call, const std::array<u64, 6>& args) {
+// The requests of a list one after the other. A call that takes long is made again for the rest, as Xen does it, so that
+// the vCPU can be stopped in between; how many are done so far lies where the guest wants to read it.
+template <class Request, class One>
+Answer Guest::work_through(Call& call, u64 number, const std::array<u64, 6>& args, One one) {
   const u64 count = args[1] & ~kPreempted;
-  if (!is_self(args[3]) || (args[3] >> 16 & 0xffff) != 0) return {-XEN_ESRCH};
   if (count > kMostOps) return {-XEN_EINVAL};
+  unsigned before = 0;
+  if ((args[1] & kPreempted) && args[2] != 0 && !call.get(args[2], before)) return {-XEN_EFAULT};
+  const bool nested = call.nested(number);
+  u64& work = call.v.work;
   i64 error = 0;
   u64 done = 0;
-  for (; done < count; ++done) {
-    struct mmu_update request;
+  for (; done < count && error == 0; ++done) {
+    if (work > (nested ? kNestedWork : kSlice)) {
+      if (nested) error = -XEN_EAGAIN;
+      break;
+    }
+    Request request;
     if (!call.get(args[0] + done * sizeof request, request)) {
       counters_[kBadPointers].add();
       error = -XEN_EFAULT;
       break;
     }
+    const u64 walked = FrameTable::walked_here();
+    if ((error = one(request)) != 0) break;
+    work += 1 + kWorkPerTable * (FrameTable::walked_here() - walked);
+  }
+  const unsigned successes = before + static_cast<unsigned>(done);
+  if (args[2] != 0 && !call.put(args[2], successes)) error = -XEN_EFAULT;
+  if (error == 0 && done < count) {
+    auto& gpr = call.cpu.gpr();
+    gpr[Cpu::kRdi] = args[0] + done * sizeof(Request);
+    gpr[Cpu::kRsi] = (count - done) | kPreempted;
+    call.v.call_again = true;
+  }
+  return {error};
+}
+
+Answer Guest::mmu_update(Call& call, const std::array<u64, 6>& args) {
+  if (!is_self(args[3]) || (args[3] >> 16 & 0xffff) != 0) return {-XEN_ESRCH};
+  return work_through<struct mmu_update>(call, __HYPERVISOR_mmu_update, args, [&](const struct mmu_update& request) {
     const u64 machine = request.ptr & ~u64{3};
     switch (request.ptr & 3) {
       case MMU_NORMAL_PT_UPDATE:
       case MMU_PT_UPDATE_NO_TRANSLATE:
+        return memory_.update(machine & ~u64{7}, request.val, AccessedDirty::kAsGiven);
       case MMU_PT_UPDATE_PRESERVE_AD:
-        error = memory_.update(machine & ~u64{7}, request.val,
-                               (request.ptr & 3) == MMU_PT_UPDATE_PRESERVE_AD ? AccessedDirty::kPreserve
-                                                                              : AccessedDirty::kAsGiven);
-        break;
-      case MMU_MACHPHYS_UPDATE:
-        error = memory_.set_machine_to_physical(machine >> kPageShift, request.val);
-        break;
+        return memory_.update(machine & ~u64{7}, request.val, AccessedDirty::kPreserve);
+      default:
+        return memory_.set_machine_to_physical(machine >> kPageShift, request.val);
     }
-    if (error != 0) break;
-  }
-  if (args[2] != 0) {
-    const auto successes = static_cast<unsigned>(done);
-    if (!call.put(args[2], successes)) error = -XEN_EFAULT;
-  }
-  return {error};
+  });
 }
 
 // A bitmap of vCPUs in the guest's memory.
@@ -147,25 +168,11 @@ i64 Guest::one_mmuext(Call& call, const MmuextOp& op) {
 }
 
 Answer Guest::mmuext_op(Call& call, const std::array<u64, 6>& args) {
-  const u64 count = args[1] & ~kPreempted;
   if (!is_self(args[3])) return {args[3] == DOMID_IO ? -XEN_EPERM : -XEN_ESRCH};
-  if (count > kMostOps) return {-XEN_EINVAL};
-  i64 error = 0;
-  u64 done = 0;
-  for (; done < count; ++done) {
-    MmuextOp op;
-    if (!call.get(args[0] + done * sizeof(struct mmuext_op), static_cast<struct mmuext_op&>(op))) {
-      counters_[kBadPointers].add();
-      error = -XEN_EFAULT;
-      break;
-    }
-    if ((error = one_mmuext(call, op)) != 0) break;
-  }
-  if (args[2] != 0) {
-    const auto successes = static_cast<unsigned>(done);
-    if (!call.put(args[2], successes)) error = -XEN_EFAULT;
-  }
-  return {error};
+  return work_through<MmuextOp>(call, __HYPERVISOR_mmuext_op, args, [&](const MmuextOp& op) {
+    call.v.work += kWorkPerOp;
+    return one_mmuext(call, op);
+  });
 }
 
 Answer Guest::update_va_mapping(Call& call, const std::array<u64, 6>& args) {

@@ -62,10 +62,14 @@ void Guest::run_hypercall(Cpu& cpu, u64 return_rip) {
   cpu.rip() = return_rip;
   const u64 number = gpr[Cpu::kRax];
   Call call{cpu, record(cpu)};
+  call.v.work = 0;
+  call.v.call_again = false;
   const Answer answer =
       domain_->hypercall(call, number,
                          {gpr[Cpu::kRdi], gpr[Cpu::kRsi], gpr[Cpu::kRdx], gpr[Cpu::kR10], gpr[Cpu::kR8], gpr[Cpu::kR9]});
-  if (number != __HYPERVISOR_iret) {
+  if (call.v.call_again) {
+    cpu.rip() = return_rip - 2;  // its `syscall`
+  } else if (number != __HYPERVISOR_iret) {
     gpr[Cpu::kRax] = static_cast<u64>(answer.value);
     gpr[Cpu::kRcx] = return_rip;  // as after SYSRET
     gpr[Cpu::kR11] = cpu.rflags();

@@ -49,7 +49,10 @@ struct VcpuRecord {
   u64 ldt_base = 0;
   u32 ldt_entries = 0;
   std::vector<u64> ldt_frames;
-  std::unique_ptr<StartContext> start;  // until it has begun to run
+  std::atomic<bool> initialised{false};  // by the domain builder or VCPUOP_initialise, for good
+  std::unique_ptr<StartContext> start;   // until it has begun to run
+  u64 work = 0;                          // done in this hypercall so far: mmu_calls.cc
+  bool call_again = false;               // the hypercall goes on by being made again
   std::atomic<bool> nmi_pending{false};
   bool in_nmi = false;
 };
