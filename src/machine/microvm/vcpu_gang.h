@@ -65,7 +65,7 @@ class VcpuGang {
   Bus& mmio_;
   GuestAbi* abi_ = nullptr;
   std::vector<std::unique_ptr<Waiter>> waiters_;
-  const HostClock clock_;
+  const u64 ns_per_tick_;  // of the host's TSC, 32.32 fixed point
   ExitMeter meter_;
   telemetry::CounterSet counters_;
 

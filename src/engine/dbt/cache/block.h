@@ -43,6 +43,7 @@ struct Block {
 struct InterpretSite {
   Insn insn;
   u64 rip;
+  bool in_vector_block;  // what follows may need the guest's vector state in the host's registers
 };
 
 }  // namespace bulkhead::engine::dbt

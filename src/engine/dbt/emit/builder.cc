@@ -55,6 +55,14 @@ Block* BlockBuilder::build(const BlockRequest& request) {
   Xbyak::Label poll;
   w_.cmp(Xbyak::util::dword[Xbyak::util::rsp + static_cast<u32>(offsetof(CpuState, pending))], 0);
   w_.jne(poll, Xbyak::CodeGenerator::T_NEAR);
+  // Most kernel code does without, and is not made to pay for loading and saving vector state around every exit.
+  uses_vectors_ = std::ranges::any_of(
+      items_, [](const Item& item) { return item.kind == InsnKind::kNative && uses_vector_unit(item.insn); });
+  Xbyak::Label vectors;
+  if (uses_vectors_) {
+    w_.cmp(Xbyak::util::byte[Xbyak::util::rsp + static_cast<u32>(offsetof(CpuState, fpu_live))], 0);
+    w_.je(vectors, Xbyak::CodeGenerator::T_NEAR);
+  }
   for (const Item& item : items_) emit(item);
   if (!ended_) {
     keep_flags(items_.back().live_after);
@@ -63,6 +71,11 @@ Block* BlockBuilder::build(const BlockRequest& request) {
   w_.L(poll);
   w_.mov(Xbyak::util::r8, request.rip);
   w_.jmp(thunk(thunks_.exit_poll), Xbyak::CodeGenerator::T_NEAR);
+  if (uses_vectors_) {
+    w_.L(vectors);
+    w_.mov(Xbyak::util::r8, request.rip);
+    w_.jmp(thunk(thunks_.exit_vectors), Xbyak::CodeGenerator::T_NEAR);
+  }
   emit_cold();
 
   Block* const block = cache_.allocate_array<Block>(1);

@@ -120,6 +120,7 @@ class BlockBuilder {
   bool crosses_page_ = false;
   u64 second_gpa_ = 0;
   bool ended_ = false;
+  bool uses_vectors_ = false;
   bool flags_in_host_ = false, flags_in_memory_ = true;
   bool full_ = false;
 };

@@ -5,6 +5,7 @@
 #include <array>
 
 #include "engine/dbt/cpu/flags.h"
+#include "engine/dbt/simd/simd.h"
 
 namespace bulkhead::engine::dbt {
 namespace {
@@ -269,6 +270,14 @@ InsnKind classify(const Insn& insn) {
     default:
       return kind;
   }
+}
+
+bool uses_vector_unit(const Insn& insn) {
+  for (unsigned i = 0; i < insn.operand_count; ++i) {
+    const RegisterClass c = insn.operands[i].reg_class;
+    if (c >= RegisterClass::kX87 && c <= RegisterClass::kMask) return true;
+  }
+  return is_simd(insn);
 }
 
 FlagEffect flag_effect(const Insn& insn, InsnKind kind) {

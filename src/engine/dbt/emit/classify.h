@@ -26,6 +26,9 @@ enum class InsnKind : u8 {
 
 InsnKind classify(const Insn& insn);
 
+// Whether it reads or writes x87 or vector state, so that the guest's must be in the host's registers to run it there.
+bool uses_vector_unit(const Insn& insn);
+
 // Arithmetic flags that the instruction may read (or may leave as they were), and those that it surely overwrites.
 struct FlagEffect {
   u32 reads = 0, kills = 0, writes = 0;

@@ -84,14 +84,6 @@ bool substitute(const Insn& insn, Demoted& demoted, Rewrite& how) {
   return true;
 }
 
-bool has_vector_operand(const Insn& insn) {
-  for (unsigned i = 0; i < insn.operand_count; ++i) {
-    const RegisterClass c = insn.operands[i].reg_class;
-    if (c >= RegisterClass::kX87 && c <= RegisterClass::kMask) return true;
-  }
-  return is_simd(insn);
-}
-
 // Whether the guest may execute it now; what that depends on is part of the block's key, or drops all blocks when it
 // changes.
 bool enabled(Cpu& cpu, const Insn& insn) {
@@ -106,7 +98,7 @@ bool enabled(Cpu& cpu, const Insn& insn) {
 
 void BlockBuilder::emit_native(const Item& item) {
   const Insn& insn = item.insn;
-  if (has_vector_operand(insn) && !enabled(cpu_, insn)) return emit_interpret(item);
+  if (uses_vector_unit(insn) && !enabled(cpu_, insn)) return emit_interpret(item);
   const Operand* const memory = memory_operand(insn);
   Rewrite how;
   Demoted demoted;
@@ -252,6 +244,7 @@ void BlockBuilder::emit_interpret(const Item& item) {
   InterpretSite* const site = cache_.allocate_array<InterpretSite>(1);
   site->insn = item.insn;
   site->rip = item.rip;
+  site->in_vector_block = uses_vectors_;
   w_.mov(r8, reinterpret_cast<u64>(site));
   w_.call(thunk(thunks_.interpret));
   flags_in_host_ = false;

@@ -75,7 +75,6 @@ StepResult Translator::run(Cpu&) {
       continue;
     }
     blocks_changed_ = false;
-    if (!s_.fpu_live) cpu_.fill_fpu();
     pack_flags(s_);
     const u32 why = entry_.enter(&s_, code);
     unpack_flags(s_);
@@ -83,6 +82,9 @@ StepResult Translator::run(Cpu&) {
     switch (static_cast<JitExit>(why)) {
       case JitExit::kLookup:
       case JitExit::kPoll:
+        break;
+      case JitExit::kVectors:
+        cpu_.fill_fpu();
         break;
       case JitExit::kLink:
         follow_link();
@@ -155,7 +157,7 @@ void Translator::remember(const Block& block) {
     const unsigned hash = page_hash(address);
     code_pages_[hash / 64] |= u64{1} << (hash % 64);
   }
-  if (space != TlbSpace::kUser && (s_.cr4 & (1u << 7)) != 0 && cpu_.walk(rip, Access::kExecute, false, true).global)
+  if (space != TlbSpace::kUser && ((s_.cr4 & (1u << 7)) != 0 || cpu_.deprivileged) && cpu_.walk(rip, Access::kExecute, false, true).global)
     return;
   if (log_count_ == kLogSize)
     log_overflow_ = true;
@@ -197,7 +199,7 @@ u32 Translator::interpret(Cpu* cpu, void* opaque) {
   if (result != StepResult::kNext || s.pending.load(std::memory_order_relaxed) != 0 || s.interrupt_shadow ||
       s.tlb_space != space || self.blocks_changed_ || cpu->debug_active())
     return static_cast<u32>(JitExit::kStep) + static_cast<u32>(result);
-  if (!s.fpu_live) cpu->fill_fpu();
+  if (site.in_vector_block && !s.fpu_live) cpu->fill_fpu();
   return 0;
 }
 

@@ -26,8 +26,9 @@ enum class JitExit : u32 {
   kPoll = 2,    // s.pending was not 0; s.rip is set
   kMiss = 3,  // an access that the interpreter must do: jit_exit_rip in the block, jit_scratch[1] bits 31:16 the offset
   kHostFault =
-      4,       // the host CPU refused the instruction at jit_exit_rip: the interpreter raises what the guest shall see
-  kStep = 16,  // + StepResult: the interpreter was called and the block cannot go on
+      4,  // the host CPU refused the instruction at jit_exit_rip: the interpreter raises what the guest shall see
+  kVectors = 5,  // the block at s.rip needs the vector state in the host's registers
+  kStep = 16,    // + StepResult: the interpreter was called and the block cannot go on
 };
 
 struct JitTables {

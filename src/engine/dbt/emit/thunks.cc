@@ -20,6 +20,7 @@ class ThunkWriter {
     t.enter = reinterpret_cast<u32 (*)(CpuState*, const void*)>(const_cast<u8*>(enter()));
     t.exit_lookup = exit_with_rip(JitExit::kLookup);
     t.exit_poll = exit_with_rip(JitExit::kPoll);
+    t.exit_vectors = exit_with_rip(JitExit::kVectors);
     t.exit_link = exit_link();
     t.miss = miss();
     t.interpret = interpret();

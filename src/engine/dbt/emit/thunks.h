@@ -25,6 +25,7 @@ struct Thunks {
   u32 (*enter)(CpuState*, const void* code) = nullptr;  // returns a JitExit
   const u8* exit_lookup = nullptr;                      // R8 = guest RIP
   const u8* exit_poll = nullptr;                        // R8 = guest RIP
+  const u8* exit_vectors = nullptr;                     // R8 = guest RIP
   const u8* exit_link = nullptr;                        // R8 = Link*
   const u8* miss = nullptr;  // called: R8 = linear, R9D = size | write << 8 | guest offset << 16; R8 = host address
   const u8* interpret = nullptr;   // called: R8 = InterpretSite*
