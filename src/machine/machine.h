@@ -1,10 +1,17 @@
 // What every machine is to those who run a zone: it runs, it ends, it counts.
 #pragma once
+#include <functional>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
 #include "base/ints.h"
+#include "base/result.h"
+
+namespace bulkhead::block {
+class Disk;
+}
 
 namespace bulkhead::machine {
 
@@ -32,6 +39,29 @@ struct HypercallStatistics {
   u64 number = 0;
 };
 
+// A disk that came to a running machine: its name in the zone ("xvdb"), and its place among the machine's disks.
+struct PluggedDisk {
+  std::string name;
+  unsigned index = 0;
+};
+
+enum class DiskRemoval : u8 {
+  kAsk,    // the guest may keep it; should it let go later, it is removed then
+  kForce,  // when the guest has not let go in time, it is taken away
+};
+enum class DiskRemoved : u8 { kGone, kForced, kKept };
+
+// What a guest's kernel can be asked to do.
+enum class ShutdownRequest : u8 { kPowerOff, kReboot, kHalt, kSuspend };
+enum class Asked : u8 { kAsked, kNobodyListens };  // kNobodyListens: not yet, or never
+
+// A device as whoever inspects a zone sees it. `state`: of the connection with the guest's driver.
+struct DeviceStatus {
+  std::string kind, name, state;
+  bool unplugging = false;
+  std::string problem;  // why the guest's set-up was refused last, or empty
+};
+
 class Machine {
  public:
   virtual ~Machine() = default;
@@ -43,6 +73,25 @@ class Machine {
   virtual std::vector<HypercallStatistics> hypercall_statistics() const { return {}; }
   virtual std::vector<std::pair<std::string, u64>> engine_counters() const = 0;  // summed over vCPUs
   virtual std::string kernel_description() const = 0;  // e.g. "bzImage 6.1.0-43-cloud-amd64 (lz4), PVH entry"
+
+  // ---- While it runs; any thread but those of the machine's own callbacks.
+  // `disk` outlives the machine, or its removal. Errors: the machine cannot, or has no place left.
+  virtual Result<PluggedDisk> add_disk(block::Disk& /*disk*/) {
+    return fail("the machine microvm cannot take a disk while it runs; start the zone with -V pv, or with --disk");
+  }
+  // By its name in the zone, whenever it came. `done` is called later on a thread of the machine's, at the latest when
+  // the machine is destroyed. Errors: no such disk, or the machine cannot.
+  virtual Result<void> remove_disk(std::string_view /*name*/, DiskRemoval /*how*/,
+                                   std::function<void(DiskRemoved)> /*done*/) {
+    return fail("the machine microvm cannot lose a disk while it runs; start the zone with -V pv");
+  }
+  // `gone` is told of each disk that was removed, on a thread of the machine's: nothing of the machine uses it then.
+  virtual void set_disk_gone(std::function<void(block::Disk&)> /*gone*/) {}
+  // Asks the guest's kernel; whether and when it follows is its own business. Errors: the machine has no way to ask.
+  virtual Result<Asked> request_shutdown(ShutdownRequest /*what*/) {
+    return fail("the machine microvm has no way to ask its guest to shut down");
+  }
+  virtual std::vector<DeviceStatus> devices() { return {}; }
 };
 
 }  // namespace bulkhead::machine

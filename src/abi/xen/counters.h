@@ -19,6 +19,7 @@ enum Count : std::size_t {
   kRefusedMulticalls,    // nested or oversized
   kRefusedMemory,        // frames that cannot leave, come or be placed
   kTimersFired,
+  kCancelledSuspends,    // the guest suspended itself and was told to go on
   kCountSize
 };
 
@@ -26,7 +27,8 @@ struct DomainCounters : telemetry::CounterSet {
   DomainCounters()
       : CounterSet{{"unknown_hypercalls", "unknown_operations", "bad_pointers", "bad_ports", "events_sent",
                     "events_merged", "fifo_corrupt_words", "fifo_missing_pages", "grants_refused", "grant_bad_unmaps",
-                    "console_bytes_dropped", "refused_multicalls", "refused_memory", "timers_fired"}} {}
+                    "console_bytes_dropped", "refused_multicalls", "refused_memory", "timers_fired",
+                    "cancelled_suspends"}} {}
 };
 
 }  // namespace bulkhead::abi::xen

@@ -56,6 +56,12 @@ Answer shutdown(DomainParts& d, Guest& guest, u64 at) {
   sched_shutdown_t arg;
   if (!guest.read(at, arg)) return {-kXEFAULT};
   if (arg.reason > SHUTDOWN_watchdog) return {-kXEINVAL};  // soft reset is for whoever runs kexec in dom0's eyes
+  // Nothing saves zones yet, so a suspend is a suspend that was cancelled: the call returns 1 and the guest goes on
+  // where it was, as its note SUSPEND_CANCEL says that it can [xen/elfnote.h].
+  if (arg.reason == SHUTDOWN_suspend) {
+    d.counters[kCancelledSuspends].add();
+    return {1};
+  }
   d.vcpus.shutdown(static_cast<ShutdownReason>(arg.reason));
   return {0, After::kEnd};
 }

@@ -195,6 +195,16 @@ TEST_F(VcpuTest, VcpusGoUpAndDown) {
   EXPECT_EQ(g.nmis, std::vector<unsigned>{1});
 }
 
+TEST_F(VcpuTest, SuspendIsCancelled) {
+  g.at<sched_shutdown_t>(1) = {SHUTDOWN_suspend};
+  for (int round = 0; round < 2; ++round) {
+    const Answer answer = sched(SCHEDOP_shutdown, g.address(1));
+    EXPECT_EQ(answer.value, 1);
+    EXPECT_EQ(answer.after, After::kRun);
+  }
+  EXPECT_TRUE(g.shutdowns.empty());
+}
+
 TEST_F(VcpuTest, ShutdownEndsTheZone) {
   g.at<sched_shutdown_t>(1) = {SHUTDOWN_reboot};
   EXPECT_EQ(sched(SCHEDOP_shutdown, g.address(1)).after, After::kEnd);

@@ -8,8 +8,6 @@
 #include "base/bits.h"
 #include "base/timer_service.h"
 #include "bus/bus.h"
-#include "device/core/block/block_core.h"
-#include "device/xenbus/blk/blk_backend.h"
 #include "device/xenbus/bus/backend_bus.h"
 #include "device/xenbus/channel/channel.h"
 #include "device/xenbus/console/console_backend.h"
@@ -18,6 +16,8 @@
 #include "device/xenbus/store/setup_domain.h"
 #include "machine/microvm/vcpu_gang.h"
 #include "machine/pv/pv_ports.h"
+#include "machine/pv/xen_control.h"
+#include "machine/pv/xen_disks.h"
 
 namespace bulkhead::machine {
 namespace {
@@ -68,10 +68,9 @@ Outcome outcome_of(xen::ShutdownReason reason, const std::string& crash) {
       return {Outcome::Kind::kPowerOff, 0, {}};
     case xen::ShutdownReason::kReboot:
       return {Outcome::Kind::kReset, 0, {}};
-    case xen::ShutdownReason::kSuspend:
-      return {Outcome::Kind::kCrashed, 0, "the guest suspended itself, and nobody is there to resume it"};
     case xen::ShutdownReason::kWatchdog:
       return {Outcome::Kind::kCrashed, 0, "the guest's watchdog ran out"};
+    case xen::ShutdownReason::kSuspend:  // never told: the ABI lets the guest go on
     case xen::ShutdownReason::kCrash:
       break;
   }
@@ -98,8 +97,11 @@ class PvMachine final : public Pv {
     partition_config.options = config.engine_options;
     BH_ASSIGN(partition_, engine.create(partition_config, memory_));
     gang_ = std::make_unique<VcpuGang>(*partition_, vcpus_, ports_, mmio_);
-    BH_ASSIGN(const pv::Built built,
-              pv::build({config.kernel_path, config.initrd_path, config.command_line}, memory_, layout_));
+    pv::Built built;
+    {
+      BH_ASSIGN(const GuestMemory physical, memory_.seen_from(Gpa{0}));
+      BH_ASSIGN(built, pv::build({config.kernel_path, config.initrd_path, config.command_line}, physical, layout_));
+    }
     description_ = built.description;
     tables_ = std::make_unique<pv::PageTables>(memory_, layout_);
     guest_ = std::make_unique<pv::Guest>(*partition_, *tables_, vcpus_,
@@ -108,7 +110,8 @@ class PvMachine final : public Pv {
                                          });
     make_domain(config, tsc_hz);
     BH_TRY(connect(config, built));
-    for (block::Disk* const disk : config.disks) BH_TRY(add_disk(*disk));
+    for (unsigned i = 0; i < config.disks.size(); ++i)
+      if (config.disks[i] != nullptr) BH_TRY(disks_->add_at(i, *config.disks[i]));
     for (unsigned i = 0; i < config.others.size(); ++i)
       BH_TRY(bus_->add(i + 1, std::make_unique<xenbus::XenConsoleBackend>(config.others[i], *grants_, *events_)));
     for (const PvConfig::Channel& channel : config.channels)
@@ -122,18 +125,13 @@ class PvMachine final : public Pv {
   void stop() override { gang_->finish({Outcome::Kind::kStopped, 0, {}}); }
   std::string kernel_description() const override { return description_; }
 
-  Result<std::string> add_disk(block::Disk& disk) override {
-    Lock lock{disks_mutex_};
-    const auto index = static_cast<unsigned>(cores_.size());
-    if (index >= kMaxDisks) return fail("a zone has no more than {} disks", kMaxDisks);
-    cores_.push_back(std::make_unique<device::BlockCore>(disk));
-    xenbus::BlkBackend::Options options;
-    options.index = index;
-    options.queues = std::min(vcpus_, xenbus::BlkBackend::kMaxQueues);
-    BH_TRY(bus_->add(xenbus::BlkBackend::device_number(index),
-                     std::make_unique<xenbus::BlkBackend>(*cores_.back(), *grants_, *events_, options)));
-    return xenbus::BlkBackend::device_name(index);
+  Result<PluggedDisk> add_disk(block::Disk& disk) override { return disks_->add(disk); }
+  Result<void> remove_disk(std::string_view name, DiskRemoval how, std::function<void(DiskRemoved)> done) override {
+    return disks_->remove(name, how, std::move(done));
   }
+  void set_disk_gone(std::function<void(block::Disk&)> gone) override { disks_->set_gone(std::move(gone)); }
+  Result<Asked> request_shutdown(ShutdownRequest what) override { return control_->request(what); }
+  std::vector<DeviceStatus> devices() override { return device_statuses(*bus_); }
 
   std::vector<ExitStatistics> exit_statistics() const override { return gang_->meter().statistics(); }
 
@@ -151,14 +149,13 @@ class PvMachine final : public Pv {
     add(sums, tables_->counters());
     add(sums, store_.counters());
     add(sums, bus_->counters(), "xenbus_");
+    add(sums, control_->counters());
     for (const auto& channel : channels_) add(sums, channel->counters(), "channel_");
     for (const auto& [name, value] : domain_->counter_values()) sums[name] += value;
     return {sums.begin(), sums.end()};
   }
 
  private:
-  static constexpr unsigned kMaxDisks = 26;
-
   std::span<std::byte> frames(u64 first, u64 count) {
     return {memory_.host(Gpa{first << kPageShift}, count << kPageShift), count << kPageShift};
   }
@@ -212,6 +209,8 @@ class PvMachine final : public Pv {
     if (!console_->connect(frames(built.console_frame, 1).data(), *events_, console_port))
       return fail("the console's event channel cannot be bound");
     bus_ = std::make_unique<xenbus::BackendBus>(loop_, *zero_, kDomain);
+    disks_ = std::make_unique<XenDisks>(*bus_, *grants_, *events_, vcpus_);
+    control_ = std::make_unique<XenControl>(*zero_, kDomain);
     return {};
   }
 
@@ -237,8 +236,8 @@ class PvMachine final : public Pv {
   std::unique_ptr<xenbus::store::DomainZero> zero_;
   std::unique_ptr<xenbus::store::StoreServer> server_;
   std::unique_ptr<xenbus::PvConsole> console_;
-  Mutex disks_mutex_;
-  std::vector<std::unique_ptr<device::BlockCore>> cores_;
+  std::unique_ptr<XenControl> control_;
+  std::unique_ptr<XenDisks> disks_;  // the bus calls it
   xenbus::Loop loop_;
   std::unique_ptr<xenbus::BackendBus> bus_;
   std::vector<std::unique_ptr<xenbus::Channel>> channels_;
@@ -249,10 +248,10 @@ class PvMachine final : public Pv {
 
 Result<std::unique_ptr<Pv>> Pv::create(engine::Engine& engine, PvConfig config) {
   BH_TRY(check(config, engine));
-  const pv::Layout layout = pv::Layout::of(config.memory_bytes >> kPageShift);
+  const pv::Layout layout = pv::Layout::of(config.memory_bytes >> kPageShift, pv::Layout::kUsualFirst);
   const u64 ours = layout.all_frames - layout.ram_frames;
-  BH_ASSIGN(GuestMemory memory, GuestMemory::create({{Gpa{0}, config.memory_bytes},
-                                                     {Gpa{config.memory_bytes}, ours << kPageShift}}));
+  BH_ASSIGN(GuestMemory memory, GuestMemory::create({{Gpa{layout.first << kPageShift}, config.memory_bytes},
+                                                     {Gpa{layout.ram_end() << kPageShift}, ours << kPageShift}}));
   auto machine = std::make_unique<PvMachine>(std::move(memory), layout);
   BH_TRY(machine->build(engine, config));
   return machine;

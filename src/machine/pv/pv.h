@@ -28,7 +28,7 @@ struct PvConfig {
   std::string cpu_model = "host";
   std::vector<std::pair<std::string, std::string>> engine_options;
   // Owned elsewhere, outlive the machine.
-  std::vector<block::Disk*> disks;              // xvda, xvdb, ...
+  std::vector<block::Disk*> disks;              // xvda, xvdb, ...; null leaves a name free
   device::ConsoleBackend* console = nullptr;    // hvc0; null: output is dropped
   std::vector<device::ConsoleBackend*> others;  // hvc1, ...
   // Byte channels for programs in the guest, by their directory below the zone's own in xenstore.
@@ -47,8 +47,6 @@ class Pv : public Machine {
   static constexpr u64 kMinMemory = 16u << 20, kMaxMemory = u64{512} << 30;
   // Loads everything; nothing runs yet. Errors name the file and what is wrong with it.
   static Result<std::unique_ptr<Pv>> create(engine::Engine& engine, PvConfig config);
-  // Plugs a disk in while the zone runs; it outlives the machine. Any thread. Errors: no number is left.
-  virtual Result<std::string> add_disk(block::Disk& disk) = 0;  // its name in the zone, "xvdb"
 };
 
 }  // namespace bulkhead::machine

@@ -43,7 +43,7 @@ BackendBus::DevicePtr BackendBus::find(std::string_view kind, u32 id) const {
   return found == devices_.end() ? nullptr : *found;
 }
 
-Result<void> BackendBus::add(u32 id, std::unique_ptr<Backend> backend) {
+Result<void> BackendBus::add(u32 id, std::unique_ptr<Backend> backend, std::function<void()> gone) {
   Result<void> result;
   loop_.run([&] {
     const std::string kind{backend->kind()};
@@ -57,6 +57,7 @@ Result<void> BackendBus::add(u32 id, std::unique_ptr<Backend> backend) {
     device->backend_path = fmt::format("/local/domain/0/backend/{}/{}/{}", kind, domain_, id);
     device->frontend_path = fmt::format("/local/domain/{}/device/{}/{}", domain_, kind, id);
     device->backend = std::move(backend);
+    device->on_gone = std::move(gone);
     write_nodes(*device);
     device->state = State::kInitialising;
     devices_.push_back(device);

@@ -47,8 +47,9 @@ class BackendBus {
   BackendBus(const BackendBus&) = delete;
   BackendBus& operator=(const BackendBus&) = delete;
 
-  // When it returns the guest can find the device. Fails if the zone has one of that kind and number.
-  Result<void> add(u32 id, std::unique_ptr<Backend> backend);
+  // When it returns the guest can find the device. Fails if the zone has one of that kind and number. `gone` is called
+  // on the loop's thread when the device was unplugged, however late, and its Backend does not exist any more.
+  Result<void> add(u32 id, std::unique_ptr<Backend> backend, std::function<void()> gone = {});
   // `done` is called on the loop's thread; with kGone and kForced the Backend does not exist any more.
   void unplug(std::string_view kind, u32 id, Unplug how, std::function<void(Unplugged)> done);
 
@@ -74,6 +75,7 @@ class BackendBus {
     u32 id = 0;
     std::string backend_path, frontend_path;
     std::unique_ptr<Backend> backend;
+    std::function<void()> on_gone;
     State state = State::kUnknown;
     bool connected = false, online = true, gone = false;
     StorePort::WatchId watch = 0;

@@ -53,6 +53,7 @@ void BackendBus::finish(const DevicePtr& device, Unplugged result) {
   device->gone = true;
   std::erase(devices_, device);
   remove_nodes(*device);
+  if (device->on_gone) device->on_gone();
   for (const Request& request : std::exchange(device->waiting, {})) request.done(result);
 }
 
