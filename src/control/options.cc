@@ -20,6 +20,8 @@ struct Raw {
   zone::BootSpec boot;
   bool no_reboot = false;
   zone::FetchRequest fetch;
+  std::string zone, zone_disk;
+  zone::Request request;
 };
 
 void add_common(CLI::App& app, Raw& raw) {
@@ -62,6 +64,48 @@ void add_boot(CLI::App& app, Raw& raw) {
   app.add_flag("--debug-exit", raw.boot.debug_exit, "a device at port 0xf4: writing v ends us with status 2*v+1");
 }
 
+// The verbs for zones that run; each asks for one thing.
+void add_zone(CLI::App& app, Raw& raw) {
+  using Verb = zone::Request::Verb;
+  const auto verb = [&](const char* name, const char* help, Verb what) {
+    CLI::App* const one = app.add_subcommand(name, help);
+    one->add_option("NAME", raw.zone, "the zone's name, as `bulkhead zone list` shows it")->required();
+    one->callback([&raw, what] { raw.request.verb = what; });
+    return one;
+  };
+  app.require_subcommand(0, 1);
+  app.add_subcommand("list", "the zones that run")->add_flag("--json", raw.common.json, "JSON on stdout");
+  verb("inspect", "what a zone is and has done so far, as JSON", Verb::kInspect);
+  CLI::App* const add = verb("disk-add", "plug a disk in; prints its name in the zone", Verb::kDiskAdd);
+  add->add_option("--disk", raw.zone_disk, "a raw disk image, FILE or FILE,ro")->required();
+  CLI::App* const remove = verb("disk-remove", "take a disk out", Verb::kDiskRemove);
+  remove->add_option("DEVICE", raw.request.device, "its name in the zone, e.g. xvdb")->required();
+  remove->add_flag("--force", raw.request.force, "also when the guest does not let go of it");
+  CLI::App* const stop = verb("stop", "ask a zone to end, and stop it when it has not in time", Verb::kStop);
+  stop->add_option("-t,--timeout", raw.request.timeout_s, "seconds until it is stopped")->capture_default_str();
+  verb("reboot", "ask a zone's kernel to reboot", Verb::kReboot);
+  verb("kill", "end a zone at once", Verb::kKill);
+}
+
+zone::DiskSpec disk_spec(const std::string& text) {
+  const bool read_only = text.ends_with(",ro");
+  return {read_only ? text.substr(0, text.size() - 3) : text, read_only};
+}
+
+Result<Command> finish_zone(Raw& raw, const CLI::App& app) {
+  if (app.get_subcommands().empty())
+    return fail("name a subcommand of zone: list, inspect, disk-add, disk-remove, stop, reboot or kill");
+  if (app.got_subcommand("list")) return ZoneListCommand{raw.common.json};
+  if (raw.request.timeout_s > zone::Request::kMaxTimeout)
+    return fail("--timeout {}: it must be 0 to {} seconds", raw.request.timeout_s, zone::Request::kMaxTimeout);
+  const zone::DiskSpec disk = disk_spec(raw.zone_disk);
+  if (raw.request.verb == zone::Request::Verb::kDiskAdd && disk.path.empty())
+    return fail("--disk {}: it must name a file", raw.zone_disk);
+  raw.request.file = disk.path;
+  raw.request.read_only = disk.read_only;
+  return ZoneAskCommand{raw.zone, raw.request};
+}
+
 Result<std::pair<std::string, std::string>> split_pair(const std::string& text, const char* option) {
   const std::size_t equals = text.find('=');
   if (equals == 0 || equals == std::string::npos) return fail("{} {}: it must be NAME=VALUE", option, text);
@@ -95,10 +139,7 @@ Result<void> judge_machine(Raw& raw) {
       !name.empty() && name.size() <= 63 && name[0] != '-' &&
       std::ranges::all_of(name, [](unsigned char c) { return std::isalnum(c) != 0 || c == '-' || c == '.'; });
   if (!sane) return fail("--name {}: it must be 1 to 63 letters, digits, '-' and '.'", name);
-  for (const std::string& disk : raw.disks) {
-    const bool read_only = disk.ends_with(",ro");
-    raw.machine.disks.push_back({read_only ? disk.substr(0, disk.size() - 3) : disk, read_only});
-  }
+  for (const std::string& disk : raw.disks) raw.machine.disks.push_back(disk_spec(disk));
   for (const std::string& option : raw.engine_options) {
     BH_ASSIGN(auto pair, split_pair(option, "--engine-option"));
     raw.machine.engine_options.push_back(std::move(pair));
@@ -171,8 +212,10 @@ Result<Command> parse_command_line(const std::vector<std::string>& arguments) {
   kernel->require_subcommand(0, 1);
   CLI::App* const fetch = kernel->add_subcommand("fetch", "get a Debian kernel package into the cache");
   CLI::App* const list = kernel->add_subcommand("list", "the kernels in the cache");
+  CLI::App* const zones = app.add_subcommand("zone", "the zones that run");
   add_run(*run, raw);
   add_boot(*boot, raw);
+  add_zone(*zones, raw);
   fetch->add_option("WHAT", raw.fetch.what, "cloud, generic, a release or a package's name")->capture_default_str();
   fetch->add_option("--suite", raw.fetch.suite, "a suite of the Debian archive, e.g. bookworm-backports");
   for (CLI::App* const one : {host, fetch, list}) one->add_flag("--json", raw.common.json, "JSON on stdout");
@@ -186,11 +229,13 @@ Result<Command> parse_command_line(const std::vector<std::string>& arguments) {
   } catch (const CLI::ParseError& error) {
     return fail("{} (see `bulkhead --help`)", first_line(error.what()));
   }
+  raw.machine.named = run->count("--name") + boot->count("--name") > 0;
   if (*run) return finish_run(raw, command);
   if (app.get_subcommands().empty())
-    return fail("name a subcommand: run, boot, host or kernel (see `bulkhead --help`)");
+    return fail("name a subcommand: run, boot, zone, host or kernel (see `bulkhead --help`)");
   if (*kernel && kernel->get_subcommands().empty()) return fail("name a subcommand of kernel: fetch or list");
   if (dashes != arguments.end()) return fail("only `bulkhead run` takes a command behind --");
+  if (*zones) return finish_zone(raw, *zones);
   if (*boot) return finish_boot(raw, boot->count("--append") > 0);
   if (*host) return HostCommand{raw.common.json};
   if (*fetch) return KernelFetchCommand{raw.fetch, raw.common.json};

@@ -7,6 +7,7 @@
 #include "base/result.h"
 #include "engine/choose.h"
 #include "zone/kernel/kernel_store.h"
+#include "zone/live/request.h"
 #include "zone/zone_spec.h"
 
 namespace bulkhead::control {
@@ -37,10 +38,19 @@ struct KernelFetchCommand {
 struct KernelListCommand {
   bool json = false;
 };
+struct ZoneListCommand {
+  bool json = false;
+};
+// Something asked of a zone that runs. A disk's file may still be a relative path.
+struct ZoneAskCommand {
+  std::string name;
+  zone::Request request;
+};
 struct HelpCommand {
   std::string text;
 };
-using Command = std::variant<RunCommand, BootCommand, HostCommand, KernelFetchCommand, KernelListCommand, HelpCommand>;
+using Command = std::variant<RunCommand, BootCommand, HostCommand, KernelFetchCommand, KernelListCommand,
+                             ZoneListCommand, ZoneAskCommand, HelpCommand>;
 
 // `arguments` without the program's name. Errors: one line that names the argument.
 Result<Command> parse_command_line(const std::vector<std::string>& arguments);

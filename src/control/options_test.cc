@@ -101,6 +101,27 @@ TEST(Options, Others) {
   EXPECT_TRUE(parse<HelpCommand>({"run", "--help"}).text.contains("--writable"));
 }
 
+TEST(Options, Zone) {
+  using Verb = zone::Request::Verb;
+  EXPECT_TRUE(parse<ZoneListCommand>({"zone", "list", "--json"}).json);
+  EXPECT_FALSE(parse<BootCommand>({"boot", "--kernel", "k"}).spec.machine.named);
+  EXPECT_TRUE(parse<RunCommand>({"run", "--name", "zone", "--", "true"}).spec.machine.named);
+  EXPECT_EQ(parse<ZoneAskCommand>({"zone", "inspect", "one"}).request.verb, Verb::kInspect);
+  const auto add = parse<ZoneAskCommand>({"zone", "disk-add", "one", "--disk", "a.img,ro"});
+  EXPECT_EQ(add.name, "one");
+  EXPECT_EQ(add.request.verb, Verb::kDiskAdd);
+  EXPECT_EQ(add.request.file, "a.img");
+  EXPECT_TRUE(add.request.read_only);
+  const auto remove = parse<ZoneAskCommand>({"zone", "disk-remove", "one", "xvdb", "--force"});
+  EXPECT_EQ(remove.request.verb, Verb::kDiskRemove);
+  EXPECT_EQ(remove.request.device, "xvdb");
+  EXPECT_TRUE(remove.request.force);
+  EXPECT_EQ(parse<ZoneAskCommand>({"zone", "stop", "one"}).request.timeout_s, 10u);
+  EXPECT_EQ(parse<ZoneAskCommand>({"zone", "stop", "one", "-t", "3"}).request.timeout_s, 3u);
+  EXPECT_EQ(parse<ZoneAskCommand>({"zone", "reboot", "one"}).request.verb, Verb::kReboot);
+  EXPECT_EQ(parse<ZoneAskCommand>({"zone", "kill", "one"}).request.verb, Verb::kKill);
+}
+
 TEST(Options, ErrorsAreOneLineAndNameTheArgument) {
   const std::pair<Arguments, const char*> cases[] = {
       {{}, "subcommand"},
@@ -123,6 +144,13 @@ TEST(Options, ErrorsAreOneLineAndNameTheArgument) {
       {{"boot"}, "--kernel"},
       {{"host", "--", "true"}, "behind --"},
       {{"kernel"}, "subcommand"},
+      {{"zone"}, "subcommand"},
+      {{"zone", "stop"}, "NAME"},
+      {{"zone", "stop", "one", "-t", "90000"}, "--timeout"},
+      {{"zone", "disk-add", "one"}, "--disk"},
+      {{"zone", "disk-add", "one", "--disk", ",ro"}, "--disk"},
+      {{"zone", "disk-remove", "one"}, "DEVICE"},
+      {{"zone", "kill", "one", "--", "true"}, "behind --"},
   };
   for (const auto& [arguments, said] : cases) {
     const std::string message = error(arguments);

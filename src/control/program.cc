@@ -22,6 +22,8 @@ int dispatch(const Command& command, Surroundings& around) {
                                [&](const HostCommand& one) { return host_command(one); },
                                [&](const KernelFetchCommand& one) { return kernel_fetch_command(one, around); },
                                [&](const KernelListCommand& one) { return kernel_list_command(one); },
+                               [&](const ZoneListCommand& one) { return zone_list_command(one); },
+                               [&](const ZoneAskCommand& one) { return zone_ask_command(one, around); },
                                [&](const HelpCommand& one) {
                                  print(one.text);
                                  return 0;

@@ -24,7 +24,8 @@ constexpr int kTickMs = 200;
 }  // namespace
 
 AgentLoop::AgentLoop(AgentLoopConfig config, AgentPort& port, ConsoleLog& console, Wake& wake, Workshop& workshop,
-                     Milestones& milestones, std::function<void()> stop_machine)
+                     Milestones& milestones, std::function<void()> stop_machine,
+                     std::function<void()> serve_requests)
     : config_{std::move(config)},
       port_{port},
       console_{console},
@@ -32,6 +33,7 @@ AgentLoop::AgentLoop(AgentLoopConfig config, AgentPort& port, ConsoleLog& consol
       workshop_{workshop},
       milestones_{milestones},
       stop_machine_{std::move(stop_machine)},
+      serve_requests_{std::move(serve_requests)},
       input_{STDIN_FILENO, HostStream::Direction::kInput},
       output_{STDOUT_FILENO, HostStream::Direction::kOutput},
       error_{STDERR_FILENO, HostStream::Direction::kOutput} {}
@@ -116,7 +118,7 @@ void AgentLoop::look_at_deadlines() {
   const Nanoseconds now = clock_.now();
   if (panic_deadline_ && now >= *panic_deadline_) give_up("the guest kernel panicked: " + console_.panic(), true);
   if (grace_deadline_ && now >= *grace_deadline_) {
-    hurry_ = true;
+    by_force_ = hurry_ = true;
     stop();
   }
   if (!milestones_.agent_up && now - began_ >= config_.boot_timeout)
@@ -137,6 +139,31 @@ void AgentLoop::wait_for_events() {
   const bool deadline = !milestones_.agent_up || panic_deadline_ || grace_deadline_;
   ::poll(fds, 5, immediate ? 0 : deadline ? kTickMs : -1);
   if (fds[0].revents != 0) wake_.clear();
+  serve_requests_();
+}
+
+bulkhead::Result<void> AgentLoop::ask_to_end(Nanoseconds patience) {
+  if (told_ == 0) told_ = SIGTERM;
+  if (ending_) return {};
+  if (!started_) {  // nobody to pass it on to
+    hurry_ = true;
+    stop();
+    return {};
+  }
+  const Nanoseconds deadline = clock_.now() + patience;
+  grace_deadline_ = std::min(deadline, grace_deadline_.value_or(deadline));
+  port_.with([&](AgentSession& session) { session.send_signal(SIGTERM); });
+  return {};
+}
+
+void AgentLoop::kill() {
+  told_ = SIGKILL;
+  hurry_ = true;
+  stop();
+}
+
+bulkhead::Result<void> AgentLoop::may_reboot() const {
+  return fail("the zone runs one command and ends with it: it cannot be rebooted (zones of `bulkhead boot` can)");
 }
 
 void AgentLoop::handle_signals() {
@@ -204,17 +231,19 @@ std::string AgentLoop::outcome_text() const {
 
 AgentLoop::Result AgentLoop::conclude() {
   if (ending_) {
-    Result result{ending_->exit_status(), {}, false};
+    Result result{ending_->exit_status(), {}, false, false};
     if (ending_->kind == Ending::Kind::kZoneFailed)
-      result = {125, "the zone could not be set up: " + ending_->text, false};
+      result = {125, "the zone could not be set up: " + ending_->text, false, false};
     if (ending_->kind == Ending::Kind::kCommandFailed) result.error = ending_->text;
+    result.by_force = by_force_;
     return result;
   }
-  if (const int number = workshop_.signals->first(); number != 0) return {128 + number, {}, false};
+  if (told_ != 0) return {128 + told_, {}, false, by_force_};
+  if (const int number = workshop_.signals->first(); number != 0) return {128 + number, {}, false, by_force_};
   if (const std::string panic = console_.panic(); !panic.empty())
-    return {125, "the guest kernel panicked: " + panic, true};
-  if (!failure_.empty()) return {125, failure_, console_tells_};
-  return {125, outcome_text(), true};
+    return {125, "the guest kernel panicked: " + panic, true, false};
+  if (!failure_.empty()) return {125, failure_, console_tells_, false};
+  return {125, outcome_text(), true, false};
 }
 
 }  // namespace bulkhead::zone

@@ -13,6 +13,7 @@
 #include "zone/session/console_log.h"
 #include "zone/session/host_stream.h"
 #include "zone/store/tool.h"
+#include "zone/zone_hands.h"
 
 namespace bulkhead::zone {
 
@@ -23,22 +24,29 @@ struct AgentLoopConfig {
   Nanoseconds boot_timeout = 60'000'000'000;
 };
 
-class AgentLoop {
+class AgentLoop final : public ZoneHands {
  public:
   struct Result {
     int exit_status = 125;
     std::string error;           // one line; empty when all went as it should
     bool console_tells = false;  // the guest's last console lines would help
+    bool by_force = false;       // it was asked to end and did not
   };
 
   // All outlive the loop. `workshop.signals` must be there. `stop_machine` is called at most once.
+  // `serve_requests` is called whenever the wake was notified, and may call our hands.
   AgentLoop(AgentLoopConfig config, AgentPort& port, ConsoleLog& console, Wake& wake, Workshop& workshop,
-            Milestones& milestones, std::function<void()> stop_machine);
+            Milestones& milestones, std::function<void()> stop_machine, std::function<void()> serve_requests);
 
   // From the machine's thread: it runs no more.
   void machine_finished(machine::Outcome outcome);
   // Returns when the machine has finished and all output is passed on.
   Result run();
+
+  // ---- ZoneHands: as when a signal is sent to us.
+  bulkhead::Result<void> ask_to_end(Nanoseconds patience) override;
+  void kill() override;
+  bulkhead::Result<void> may_reboot() const override;
 
  private:
   void step();
@@ -62,7 +70,7 @@ class AgentLoop {
   Wake& wake_;
   Workshop& workshop_;
   Milestones& milestones_;
-  std::function<void()> stop_machine_;
+  std::function<void()> stop_machine_, serve_requests_;
   HostClock clock_;
   HostStream input_, output_, error_;
 
@@ -74,6 +82,8 @@ class AgentLoop {
   std::string failure_;
   bool console_tells_ = false;
   bool started_ = false, input_done_ = false, stopped_ = false, hurry_ = false;
+  bool by_force_ = false;
+  int told_ = 0;  // the signal that our end is to look like, when it was asked for from outside
   bool input_wanted_ = false;  // there is credit for more input
   std::array<bool, 2> waits_ = {false, false};
 };

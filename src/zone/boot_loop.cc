@@ -30,19 +30,39 @@ void BootLoop::machine_finished(machine::Outcome outcome) {
 }
 
 void BootLoop::stop(Why why) {
-  if (stopped_ || stop_machine_ == nullptr) return;
+  if (stopped_ || machine_ == nullptr) return;
   stopped_ = true;
   why_ = why;
-  (*stop_machine_)();
+  machine_->stop();
 }
 
-machine::Outcome BootLoop::run(const std::function<void()>& stop_machine) {
-  stop_machine_ = &stop_machine;
+// Asked again and again: the kernel may not have got so far that it listens.
+Result<void> BootLoop::ask_to_end(Nanoseconds patience) {
+  BH_ASSIGN(const machine::Asked asked, machine_->request_shutdown(machine::ShutdownRequest::kPowerOff));
+  asked_ = asked == machine::Asked::kAsked;
+  const Nanoseconds deadline = clock_.now() + patience;
+  end_deadline_ = std::min(deadline, end_deadline_.value_or(deadline));
+  return {};
+}
+
+void BootLoop::look_at_deadlines() {
+  if (!panic_deadline_ && !log_.panic().empty()) panic_deadline_ = clock_.now() + kPanicGrace;
+  if (panic_deadline_ && clock_.now() >= *panic_deadline_) stop(Why::kPanic);
+  if (!end_deadline_ || machine_ == nullptr) return;
+  if (clock_.now() >= *end_deadline_) return stop(Why::kTold);
+  if (!asked_) asked_ = machine_->request_shutdown(machine::ShutdownRequest::kPowerOff) == machine::Asked::kAsked;
+}
+
+machine::Outcome BootLoop::run(machine::Machine& machine, const std::function<void()>& serve_requests) {
+  machine_ = &machine;
   finished_.store(false, std::memory_order_release);
   panic_deadline_.reset();
   log_.forget_panic();
-  while (!finished_.load(std::memory_order_acquire)) step();
-  stop_machine_ = nullptr;
+  while (!finished_.load(std::memory_order_acquire)) {
+    serve_requests();
+    step();
+  }
+  machine_ = nullptr;
   return std::move(outcome_);
 }
 
@@ -52,8 +72,7 @@ void BootLoop::drain() {
 
 void BootLoop::step() {
   if (!milestones_.first_console_byte) milestones_.first_console_byte = log_.first_byte_at();
-  if (!panic_deadline_ && !log_.panic().empty()) panic_deadline_ = clock_.now() + kPanicGrace;
-  if (panic_deadline_ && clock_.now() >= *panic_deadline_) stop(Why::kPanic);
+  look_at_deadlines();
   const bool has_output = !hub_.output().empty();
   const bool wants_input = input_.open() && hub_.input_room() > 0;
   const bool immediate = (has_output && output_.always_ready()) || (wants_input && input_.always_ready());
@@ -61,7 +80,7 @@ void BootLoop::step() {
                    {workshop_.signals->fd(), POLLIN, 0},
                    {wants_input ? input_.poll_fd() : -1, POLLIN, 0},
                    {has_output ? output_.poll_fd() : -1, POLLOUT, 0}};
-  ::poll(fds, 4, immediate ? 0 : panic_deadline_ ? 100 : -1);
+  ::poll(fds, 4, immediate ? 0 : panic_deadline_ || end_deadline_ ? 100 : -1);
   if (fds[0].revents != 0) wake_.clear();
   handle_signals();
   if (wants_input) pump_input();

@@ -11,6 +11,7 @@
 #include "zone/machine_parts.h"
 #include "zone/run_zone.h"
 #include "zone/session/terminal.h"
+#include "zone/zone_control.h"
 
 namespace bulkhead::zone {
 namespace {
@@ -45,6 +46,10 @@ ZoneEnd end_of(const Outcome& outcome, BootLoop::Why why, const ConsoleLog& log,
       return {125, "the guest kernel panicked: " + log.panic(), {}};
     case BootLoop::Why::kNobodyListens:
       return {128 + SIGPIPE, {}, {}};
+    case BootLoop::Why::kTold:
+      return {128 + SIGTERM, {}, {}};
+    case BootLoop::Why::kKilled:
+      return {128 + SIGKILL, {}, {}};
     case BootLoop::Why::kUser:
       return {0, {}, {}};
     case BootLoop::Why::kMachineEnded:
@@ -54,13 +59,15 @@ ZoneEnd end_of(const Outcome& outcome, BootLoop::Why why, const ConsoleLog& log,
 }
 
 // One life of the machine, from its reset to its end.
-Result<Outcome> one_life(const MachineSpec& spec, const machine::MicrovmConfig& config, engine::Engine& engine,
-                         BootLoop& loop, Report& report) {
-  BH_ASSIGN(const auto machine, make_machine(engine, spec.backend, config, spec.name));
+Result<Outcome> one_life(const MachineSpec& spec, MachineParts& parts, engine::Engine& engine, BootLoop& loop,
+                         ZoneControl& control, Report& report) {
+  BH_ASSIGN(const auto machine, make_machine(engine, spec.backend, parts.config, spec.name));
   if (!report.milestones.kernel_loaded) report.milestones.kernel_loaded = HostClock{}.now();
+  control.attach(*machine, parts, report, loop);
   std::thread runner{[&] { loop.machine_finished(machine->run()); }};
-  Outcome outcome = loop.run([&] { machine->stop(); });
+  Outcome outcome = loop.run(*machine, [&] { control.serve(); });
   runner.join();
+  control.detach();
   take_statistics(*machine, report);
   return outcome;
 }
@@ -70,11 +77,12 @@ Result<Outcome> one_life(const MachineSpec& spec, const machine::MicrovmConfig& 
 Result<ZoneEnd> boot_zone(const BootSpec& spec, engine::Engine& engine, Cache& cache, Workshop& workshop,
                           Report& report) {
   set_zone_identity(spec.machine.name);
+  Wake wake;
+  BH_ASSIGN(const auto control, ZoneControl::open(spec.machine, report, "boot " + spec.machine.kernel, wake));
   BH_ASSIGN(const KernelImage kernel, resolve_kernel(spec.machine.kernel, cache, workshop));
   workshop.progress.done();
   describe_machine(spec.machine, kernel.path, report);
   BH_ASSIGN(MachineParts parts, machine_parts(spec.machine, {}));
-  Wake wake;
   ConsoleLog log{wake};
   ConsoleHub hub{wake, log};
   parts.config.kernel_path = kernel.path;
@@ -93,12 +101,13 @@ Result<ZoneEnd> boot_zone(const BootSpec& spec, engine::Engine& engine, Cache& c
   }
   BootLoop loop{hub, log, wake, workshop, report.milestones};
   while (true) {
-    BH_ASSIGN(const Outcome outcome, one_life(spec.machine, parts.config, engine, loop, report));
+    BH_ASSIGN(const Outcome outcome, one_life(spec.machine, parts, engine, loop, *control, report));
     hub.detach();
-    if (outcome.kind == Outcome::Kind::kReset && spec.reboot) {
+    if (outcome.kind == Outcome::Kind::kReset && spec.reboot && !loop.told_to_end()) {
       ++report.resets;
       continue;
     }
+    control->ended(loop.why() == BootLoop::Why::kTold);
     loop.drain();
     return end_of(outcome, loop.why(), log, workshop.signals->first());
   }

@@ -15,6 +15,7 @@ namespace bulkhead::zone {
 // has of it.
 struct MachineParts {
   std::vector<std::unique_ptr<block::RawDisk>> disks;
+  std::vector<DiskSpec> files;  // what config.disks are, one by one
   machine::MicrovmConfig config;
 };
 

@@ -1,5 +1,6 @@
 #include "zone/run_zone.h"
 
+#include <fmt/ranges.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -12,6 +13,7 @@
 #include "zone/kernel/kernel_store.h"
 #include "zone/machine_parts.h"
 #include "zone/session/terminal.h"
+#include "zone/zone_control.h"
 
 namespace bulkhead::zone {
 namespace {
@@ -63,10 +65,13 @@ Result<MachineParts> prepare(const ZoneSpec& spec, Cache& cache, Workshop& works
   return parts;
 }
 
-ZoneEnd run_machine(machine::Machine& machine, AgentLoop& loop, ConsoleLog& console, Report& report) {
+ZoneEnd run_machine(machine::Machine& machine, AgentLoop& loop, ZoneControl& control, ConsoleLog& console,
+                    Report& report) {
   std::thread runner{[&] { loop.machine_finished(machine.run()); }};
   AgentLoop::Result result = loop.run();
   runner.join();
+  control.ended(result.by_force);
+  control.detach();
   take_statistics(machine, report);
   ZoneEnd end{result.exit_status, std::move(result.error), {}};
   if (result.console_tells) end.console_lines = console.last_lines(kShownLines);
@@ -90,8 +95,10 @@ Result<ZoneEnd> run_zone(const ZoneSpec& spec, engine::Engine& engine, Cache& ca
                          Report& report) {
   set_zone_identity(spec.machine.name);
   BH_ASSIGN(std::string request, start_request(spec));
-  BH_ASSIGN(MachineParts parts, prepare(spec, cache, workshop, report));
   Wake wake;
+  BH_ASSIGN(const auto control,
+            ZoneControl::open(spec.machine, report, fmt::format("run {}", fmt::join(spec.command, " ")), wake));
+  BH_ASSIGN(MachineParts parts, prepare(spec, cache, workshop, report));
   ConsoleLog console{wake};
   LoggedConsole uart{console}, hvc{console};
   AgentPort port{wake};
@@ -111,8 +118,10 @@ Result<ZoneEnd> run_zone(const ZoneSpec& spec, engine::Engine& engine, Cache& ca
       wake,
       workshop,
       report.milestones,
-      [&] { machine->stop(); }};
-  return run_machine(*machine, loop, console, report);
+      [&] { machine->stop(); },
+      [&] { control->serve(); }};
+  control->attach(*machine, parts, report, loop);
+  return run_machine(*machine, loop, *control, console, report);
 }
 
 }  // namespace bulkhead::zone

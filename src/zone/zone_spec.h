@@ -18,6 +18,7 @@ struct DiskSpec {
 // The parts that `run` and `boot` share.
 struct MachineSpec {
   std::string name = "zone";  // of the zone; its host name under `run`
+  bool named = false;         // the name was asked for, so no other zone that runs may have it
   unsigned vcpus = 1;
   u64 memory_bytes = 512_MiB;
   machine::Abi abi = machine::Abi::kXen;
