@@ -1,5 +1,6 @@
 #include "memory/guest_memory.h"
 
+#include <fcntl.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -50,6 +51,20 @@ Result<GuestMemory> GuestMemory::create_pc(u64 bytes, Gpa hole_start, u64 extra_
   std::vector<RamRange> ranges{{Gpa{0}, std::min(bytes, hole_start.value)}};
   if (bytes > hole_start.value) ranges.push_back({Gpa{4_GiB}, bytes - hole_start.value});
   return create(std::move(ranges), extra_pages);
+}
+
+Result<GuestMemory> GuestMemory::seen_from(Gpa start) const {
+  GuestMemory view;
+  view.fd_ = UniqueFd{::fcntl(fd_.get(), F_DUPFD_CLOEXEC, 0)};
+  if (!view.fd_) return fail_errno("cannot open guest memory once more");
+  void* const mapping = ::mmap(nullptr, size_, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, view.fd_.get(), 0);
+  if (mapping == MAP_FAILED) return fail_errno("cannot map {} bytes of guest memory once more", size_);
+  ::madvise(mapping, size_, MADV_DONTDUMP);
+  view.base_ = static_cast<std::byte*>(mapping);
+  view.size_ = size_;
+  view.ranges_ = ranges_;
+  for (RamRange& range : view.ranges_) range.start = start + (range.start - ranges_.front().start);
+  return view;
 }
 
 GuestMemory::GuestMemory(GuestMemory&& other) noexcept

@@ -39,6 +39,9 @@ class GuestMemory {
   static Result<GuestMemory> create(std::vector<RamRange> ranges, u64 extra_pages = 0);
   // RAM of `bytes` laid out as on a PC: below `hole_start`, the rest from 4 GiB up.
   static Result<GuestMemory> create_pc(u64 bytes, Gpa hole_start = {0xC0000000}, u64 extra_pages = 0);
+  // The same memory, mapped once more, with its first range starting at `start`. Nobody is told of writes through it,
+  // and it has no extra pages. Errors: the host has no address space for it.
+  Result<GuestMemory> seen_from(Gpa start) const;
   GuestMemory(GuestMemory&&) noexcept;
   GuestMemory& operator=(GuestMemory&&) = delete;
   ~GuestMemory();

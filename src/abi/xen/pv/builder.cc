@@ -72,9 +72,9 @@ class Builder {
     if (notes_.p2m) map(*notes_.p2m, p2m_, pages(layout_.ram_frames * 8), p2m_tables_);
     protect_tables();
     fill_start_info();
-    built_.start_info_frame = start_info_;
+    for (u64* const frame : {&built_.start_info_frame, &built_.store_frame, &built_.console_frame}) *frame += layout_.first;
     built_.description = kernel.description;
-    built_.entry = {kernel.entry, virtual_of(stack_ + 1), virtual_of(start_info_), top_};
+    built_.entry = {kernel.entry, virtual_of(stack_ + 1), virtual_of(start_info_), machine(top_)};
     return built_;
   }
 
@@ -87,7 +87,7 @@ class Builder {
     if (!notes_.initrd_by_frame) BH_TRY(load_initrd());
     const u64 list = pages(layout_.ram_frames * 8);
     if (!notes_.p2m) p2m_ = take(list);
-    start_info_ = take(1);
+    built_.start_info_frame = start_info_ = take(1);
     built_.store_frame = take(1);
     built_.console_frame = take(1);
     first_table_ = next_;
@@ -143,8 +143,12 @@ class Builder {
   }
 
   void fill_p2m() {
-    for (u64 i = 0; i < layout_.ram_frames; ++i) table(p2m_ + i / kEntries)[i % kEntries] = i;
+    for (u64 i = 0; i < layout_.ram_frames; ++i) table(p2m_ + i / kEntries)[i % kEntries] = machine(i);
   }
+
+  // Tables and lists name machine frames; everything else here is physical.
+  u64 machine(u64 frame) const { return layout_.first + frame; }
+  u64 physical(u64 entry) const { return frame_of_entry(entry) - layout_.first; }
 
   // Maps `count` frames from `frame` on at `linear`; tables are taken from `next_table` on.
   void map(u64 linear, u64 frame, u64 count, u64 next_table) {
@@ -153,10 +157,10 @@ class Builder {
       u64 at = top_;
       for (unsigned level = 4; level > 1; --level) {
         u64& entry = table(at)[index_at(level, linear)];
-        if (!(entry & kPresent)) entry = make_entry(next_table++, kTableFlags);
-        at = frame_of_entry(entry);
+        if (!(entry & kPresent)) entry = make_entry(machine(next_table++), kTableFlags);
+        at = physical(entry);
       }
-      table(at)[index_at(1, linear)] = make_entry(frame + i, kLeafFlags);
+      table(at)[index_at(1, linear)] = make_entry(machine(frame + i), kLeafFlags);
     }
   }
 
@@ -166,7 +170,7 @@ class Builder {
       if (frame >= mapped_pages_) return;
       u64 at = top_;
       for (unsigned level = 4; level > 1; --level)
-        at = frame_of_entry(table(at)[index_at(level, virtual_of(frame))]);
+        at = physical(table(at)[index_at(level, virtual_of(frame))]);
       table(at)[index_at(1, virtual_of(frame))] &= ~kWritable;
     };
     for (u64 i = 0; i < table_frames_; ++i) protect(first_table_ + i);
@@ -178,8 +182,8 @@ class Builder {
     std::strcpy(info.magic, "xen-3.0-x86_64");
     info.nr_pages = layout_.ram_frames;
     info.shared_info = layout_.shared_info << kPageShift;
-    info.store_mfn = built_.store_frame;
-    info.console.domU.mfn = built_.console_frame;
+    info.store_mfn = machine(built_.store_frame);
+    info.console.domU.mfn = machine(built_.console_frame);
     info.pt_base = virtual_of(first_table_);
     info.nr_pt_frames = table_frames_;
     info.mfn_list = notes_.p2m ? *notes_.p2m : virtual_of(p2m_);
@@ -194,7 +198,7 @@ class Builder {
       info.first_p2m_pfn = p2m_;
       info.nr_p2m_frames = p2m_frames_;
     }
-    auto& shared = *reinterpret_cast<shared_info_t*>(table(layout_.shared_info));
+    auto& shared = *reinterpret_cast<shared_info_t*>(table(layout_.shared_info - layout_.first));
     for (auto& vcpu : shared.vcpu_info) vcpu.evtchn_upcall_mask = 1;
   }
 

@@ -14,16 +14,17 @@ struct BuildRequest {
 
 struct Built {
   Entry entry;
-  u64 start_info_frame = 0;
+  u64 start_info_frame = 0;  // machine frames
   u64 store_frame = 0, console_frame = 0;  // their ring pages
   std::string description;                 // of the kernel
 };
 
 // Tells the guest its event channels for xenstore and console.
-void set_ports(const Built& built, const GuestMemory& memory, u32 store_port, u32 console_port);
+void set_ports(const Built& built, const GuestMemory& machine, u32 store_port, u32 console_port);
 
-// `memory` is zero; RAM as `layout` has it is its first range. Before PageTables is made.
+// `memory` is the guest's and zero, seen from physical frame 0 on: RAM as `layout` has it is its first range. Before
+// PageTables is made.
 // Errors name the file: no Xen PV entry, not enough memory (with how much it needs), initrd or command line too big.
-Result<Built> build(const BuildRequest& request, const GuestMemory& memory, const Layout& layout);
+Result<Built> build(const BuildRequest& request, const GuestMemory& physical, const Layout& layout);
 
 }  // namespace bulkhead::abi::xen::pv

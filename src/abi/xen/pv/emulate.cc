@@ -214,10 +214,15 @@ bool Guest::emulate(Cpu& cpu, bool kernel) {
   const bool io = v.iopl >= (kernel ? 1 : 3);
   bool done = false;
   switch (d.insn.mnemonic) {
-    case ZYDIS_MNEMONIC_IN: {  // there are no ports: all ones
+    case ZYDIS_MNEMONIC_IN: {
       if (!io) break;
+      // There are no ports: all ones. But a timer that stands at all ones is one that Linux watches for a while.
       const unsigned size = d.operands[0].size;
-      if (size == 32)
+      const u64 port = d.operands[1].type == ZYDIS_OPERAND_TYPE_IMMEDIATE ? d.operands[1].imm.value.u
+                                                                          : gpr[Cpu::kRdx] & 0xffff;
+      if (port >= 0x40 && port <= 0x42)
+        gpr[Cpu::kRax] &= ~u64{0xff};
+      else if (size == 32)
         gpr[Cpu::kRax] = 0xffffffff;
       else
         gpr[Cpu::kRax] |= (u64{1} << size) - 1;

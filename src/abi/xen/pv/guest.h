@@ -48,7 +48,7 @@ class Guest final : public engine::DeprivilegedGuest, public GuestCalls, public 
   i64 populate(u64& frame) override { return memory_.populate(frame); }
   u64 current_pages() const override { return memory_.current_pages(); }
   u64 maximum_pages() const override { return memory_.layout().ram_frames; }
-  u64 maximum_frame() const override { return memory_.layout().all_frames - 1; }
+  u64 maximum_frame() const override { return memory_.layout().end() - 1; }
   // ---- Vcpus
   unsigned count() const override { return static_cast<unsigned>(vcpus_.size()); }
   void notify(unsigned vcpu) override { partition_.signal_attention(vcpu); }

@@ -1,5 +1,5 @@
-// Machine memory of a PV guest: its RAM from frame 0 on, behind it frames of ours. Frame numbers are guest-physical
-// page numbers of the engine.
+// Machine memory of a PV guest: its RAM from `first` on, behind it frames of ours. Machine frame numbers are guest-physical
+// page numbers of the engine; physical frame n of a fresh guest is machine frame first + n.
 #pragma once
 #include "base/bits.h"
 #include "base/ints.h"
@@ -15,6 +15,7 @@ inline constexpr u64 kDescriptorStride = u64{kDescriptorPages} << 12;
 inline constexpr unsigned kMaxVcpus = 32;  // that many descriptor tables fit below one table of level 1
 
 struct Layout {
+  u64 first = 0;  // a multiple of 512
   u64 ram_frames = 0;
   u64 shared_info = 0;    // 1 frame
   u64 grant_frames = 0;   // first of kGrantFrames
@@ -23,14 +24,21 @@ struct Layout {
   u64 machine_to_physical = 0;
   u64 machine_to_physical_frames = 0;
   u64 tables = 0, table_frames = 0;
-  u64 all_frames = 0;
+  u64 all_frames = 0;  // RAM and ours
+  u64 end() const { return first + all_frames; }
+  u64 ram_end() const { return first + ram_frames; }
 
   static constexpr unsigned kGrantFrames = 64, kStatusFrames = 8;
 
-  static constexpr Layout of(u64 ram_frames) {
+  // Linux looks a frame up in its own table and in the machine-to-physical one, in turn. Were both tables' pages at the
+  // same place of their areas, they would fight for one slot of every direct-mapped cache, our TLB's among them.
+  static constexpr u64 kUsualFirst = 512 * 512;
+
+  static constexpr Layout of(u64 ram_frames, u64 first = 0) {
     Layout l;
+    l.first = first;
     l.ram_frames = ram_frames;
-    u64 next = ram_frames;
+    u64 next = first + ram_frames;
     const auto take = [&next](u64 count) { return next += count, next - count; };
     l.shared_info = take(1);
     l.grant_frames = take(kGrantFrames);
@@ -40,9 +48,9 @@ struct Layout {
     l.machine_to_physical_frames = (ram_frames * 8 + (ram_frames / 64) + 2 * kPageSize) / kPageSize + 1;
     l.machine_to_physical = take(l.machine_to_physical_frames);
     const u64 leaves = l.machine_to_physical_frames / 512 + 1;
-    l.table_frames = leaves + (leaves / 512 + 1) + 1 + 3;
+    l.table_frames = (leaves + 1) + (leaves / 512 + 2) + 1 + 3;
     l.tables = take(l.table_frames);
-    l.all_frames = next;
+    l.all_frames = next - first;
     return l;
   }
 };

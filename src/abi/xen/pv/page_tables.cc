@@ -22,7 +22,7 @@ constexpr u64 kTable = kPresent | kWritable | kUser | kAccessed;
 PageTables::PageTables(const GuestMemory& memory, const Layout& layout)
     : memory_{memory},
       layout_{layout},
-      frames_{memory, layout.ram_frames, layout.all_frames},
+      frames_{memory, layout.ram_frames, layout.all_frames, layout.first},
       next_table_{layout.tables},
       current_pages_{layout.ram_frames} {
   Lock lock{mutex_};
@@ -46,16 +46,18 @@ void PageTables::build_hypervisor_area() {
   const u64 top = new_table();
   u64 middle = 0, leaf = 0;
   for (u64 i = 0; i < layout_.machine_to_physical_frames; ++i) {
-    if (i % (u64{kEntries} * kEntries) == 0) {
+    const u64 page = layout_.first / kEntries + i;  // of the table as the guest sees it, which begins with frame 0
+    if (middle == 0 || page % (u64{kEntries} * kEntries) == 0) {
       middle = new_table();
-      frames_.table(top)[i / (u64{kEntries} * kEntries)] = make_entry(middle, kTable);
+      frames_.table(top)[page / (u64{kEntries} * kEntries)] = make_entry(middle, kTable);
+      leaf = 0;
     }
-    if (i % kEntries == 0) {
+    if (leaf == 0 || page % kEntries == 0) {
       leaf = new_table();
-      frames_.table(middle)[i / kEntries % kEntries] = make_entry(leaf, kTable);
+      frames_.table(middle)[page / kEntries % kEntries] = make_entry(leaf, kTable);
     }
     const u64 frame = layout_.machine_to_physical + i;
-    frames_.table(leaf)[i % kEntries] = make_entry(frame, kGuestReadable);
+    frames_.table(leaf)[page % kEntries] = make_entry(frame, kGuestReadable);
     u64* const values = frames_.table(frame);
     for (u64 j = 0; j < kEntries; ++j) values[j] = i * kEntries + j < layout_.ram_frames ? i * kEntries + j : ~u64{0};
   }
@@ -80,7 +82,7 @@ std::byte* PageTables::shareable_page(u64 frame) {
 }
 
 u64 PageTables::frame_at(const std::byte* page) const {
-  return static_cast<u64>(page - memory_.host(Gpa{0}, kPageSize)) >> kPageShift;
+  return layout_.first + (static_cast<u64>(page - memory_.host(Gpa{layout_.first << kPageShift}, kPageSize)) >> kPageShift);
 }
 
 i64 PageTables::counted(i64 result, Counter refused) {
@@ -252,10 +254,15 @@ void PageTables::map_descriptors(unsigned vcpu, std::span<const u64> frames) {
 
 // ---- data
 
+u64& PageTables::physical_of(u64 frame) {
+  const u64 index = frame - layout_.first;
+  return frames_.table(layout_.machine_to_physical + index / kEntries)[index % kEntries];
+}
+
 i64 PageTables::set_machine_to_physical(u64 frame, u64 physical) {
   Lock lock{mutex_};
   if (!frames_.is_guests(frame)) return -XEN_EINVAL;
-  frames_.table(layout_.machine_to_physical + frame / kEntries)[frame % kEntries] = physical;
+  physical_of(frame) = physical;
   return 0;
 }
 
@@ -286,7 +293,7 @@ i64 PageTables::release(u64 frame) {
   ::madvise(frames_.table(frame), kPageSize, MADV_REMOVE);
   memory_.note_written(Gpa{frame << kPageShift}, kPageSize);
   frames_[frame] = {};
-  frames_.table(layout_.machine_to_physical + frame / kEntries)[frame % kEntries] = ~u64{0};
+  physical_of(frame) = ~u64{0};
   free_.push_back(frame);
   --current_pages_;
   return 0;
@@ -300,7 +307,7 @@ i64 PageTables::populate(u64& frame) {
   free_.pop_back();
   frames_[frame] = {};
   frames_[frame].owner = Owner::kGuest;
-  frames_.table(layout_.machine_to_physical + frame / kEntries)[frame % kEntries] = physical;
+  physical_of(frame) = physical;
   ++current_pages_;
   return 0;
 }

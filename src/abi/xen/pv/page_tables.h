@@ -74,6 +74,7 @@ class PageTables {
   i64 update_data(u64 frame, unsigned index, u64 value) BH_REQUIRES(mutex_);
   void build_hypervisor_area() BH_REQUIRES(mutex_);
   u64 new_table() BH_REQUIRES(mutex_);
+  u64& physical_of(u64 frame) BH_REQUIRES(mutex_);  // its entry in the machine-to-physical table
   i64 counted(i64 result, Counter refused) BH_REQUIRES(mutex_);
 
   const GuestMemory& memory_;
