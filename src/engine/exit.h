@@ -35,8 +35,8 @@ struct MsrExit {
 struct HypercallExit {
   u64 number = 0;
   std::array<u64, 6> args{};
-  bool long_mode = false;        // made by 64-bit code
-  u64 result = ~u64{0} - 37;     // -ENOSYS, which every hypercall ABI has for "unknown"
+  bool long_mode = false;     // made by 64-bit code
+  u64 result = ~u64{0} - 37;  // -ENOSYS, which every hypercall ABI has for "unknown"
 };
 // HLT that nothing can wake (interrupts off, no NMI source). Halts that can be woken are waited out in the engine.
 struct HaltExit {};

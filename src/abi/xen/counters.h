@@ -19,7 +19,7 @@ enum Count : std::size_t {
   kRefusedMulticalls,    // nested or oversized
   kRefusedMemory,        // frames that cannot leave, come or be placed
   kTimersFired,
-  kCancelledSuspends,    // the guest suspended itself and was told to go on
+  kCancelledSuspends,  // the guest suspended itself and was told to go on
   kCountSize
 };
 

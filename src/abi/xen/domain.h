@@ -115,7 +115,7 @@ class Domain {
   // After After::kBlock: whether what it waits for has come (an upcall it can take, a polled port, the timeout). When
   // true the wait is over and forgotten. A vCPU that is down may not run.
   bool may_run(unsigned vcpu);
-  void end_wait(unsigned vcpu);  // it goes on although nothing has come, which block and poll allow
+  void end_wait(unsigned vcpu);                 // it goes on although nothing has come, which block and poll allow
   bool online(unsigned vcpu) const;             // VCPUOP_up, VCPUOP_down
   void set_online(unsigned vcpu, bool online);  // for vCPUs started otherwise (INIT-SIPI)
   Upcall upcall(unsigned vcpu) const;

@@ -137,10 +137,10 @@ TEST_F(EventsTest, CallbackMayDestroyItsBinding) {
 TEST_F(EventsTest, NobodyIsCalledAfterTheBindingIsGone) {
   const u32 port = g.unbound();
   std::atomic<bool> gone{false}, late{false}, stop{false};
+  g.at<evtchn_send_t>(1) = {port};
   std::thread sender{[&] {
     while (!stop) g.domain->hypercall(g.kernels[0], __HYPERVISOR_event_channel_op, {EVTCHNOP_send, g.address(1)});
   }};
-  g.at<evtchn_send_t>(1) = {port};
   for (int i = 0; i < 200; ++i) {
     gone = false;
     auto binding = g.domain->events().bind(port, [&] {

@@ -44,7 +44,7 @@ struct FifoTest : ::testing::Test {
   // The guest's upcall handler: takes every ready queue, the highest priority first, and returns what was pending.
   std::vector<u32> consume(unsigned vcpu) {
     std::vector<u32> seen;
-    g.info(vcpu).evtchn_upcall_pending = 0;
+    g.domain->set_upcall_pending(vcpu, false);
     for (u32 ready = std::atomic_ref{control(vcpu).ready}.exchange(0); ready != 0;
          ready |= std::atomic_ref{control(vcpu).ready}.exchange(0)) {
       const auto queue = static_cast<unsigned>(__builtin_ctz(ready));

@@ -10,15 +10,13 @@ namespace {
 constexpr u64 kSecond = 1'000'000'000;
 constexpr u8 kTscStable = 1;  // XEN_PVCLOCK_TSC_STABLE_BIT: all vCPUs' clocks agree
 
-// Odd while `write` is at work.
+// Odd while `write` is at work. What it writes cannot move before the exchange, nor behind the store.
 template <class Write>
 void versioned(u32& version, Write write) {
   std::atomic_ref shown{version};
   const u32 odd = shown.load(std::memory_order_relaxed) | 1;
-  shown.store(odd, std::memory_order_relaxed);
-  std::atomic_thread_fence(std::memory_order_seq_cst);
+  shown.exchange(odd, std::memory_order_acq_rel);
   write();
-  std::atomic_thread_fence(std::memory_order_seq_cst);
   shown.store(odd + 1, std::memory_order_release);
 }
 }  // namespace

@@ -93,7 +93,8 @@ TEST_F(VcpuGangTest, UnknownMsrFaultsAndIsCounted) {
 TEST_F(VcpuGangTest, UnknownHypercallSaysSo) {
   i64 seen = 0;
   bsp.then(engine::HypercallExit{1, {}, true, 0});
-  bsp.then_look([&](const engine::Exit& last) { seen = static_cast<i64>(std::get<engine::HypercallExit>(last).result); });
+  bsp.then_look(
+      [&](const engine::Exit& last) { seen = static_cast<i64>(std::get<engine::HypercallExit>(last).result); });
   run_and_stop_after_script();
   EXPECT_EQ(seen, 0);  // as the engine said before: -ENOSYS, unless told otherwise
   EXPECT_EQ(static_cast<i64>(engine::HypercallExit{}.result), -38);
