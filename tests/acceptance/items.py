@@ -61,10 +61,12 @@ def fresh_clone():
 def all_items(short):
     times, launches, megabytes, cases = (2, 5, 5, 200_000) if short else (20, 100, 100, 10_000_000)
     yield_items = [Item("fresh-clone", "a fresh clone: ./dev run shows a zone, ./dev test passes", fresh_clone)]
-    for label, what, suite in zones.KERNELS:
-        for vcpus in (1, 2):
-            yield_items.append(Item(f"boots-{label}-{vcpus}", f"{label} boots {times} times of {times} with {vcpus} vCPU",
-                                    lambda a=what, b=suite, c=vcpus: zones.boots(a, b, c, times)))
+    for backend in zones.BACKENDS:
+        for label, what, suite in zones.KERNELS:
+            for vcpus in (1, 2):
+                yield_items.append(Item(f"boots-{backend}-{label}-{vcpus}",
+                                        f"{label} boots {times} times of {times} as {backend} with {vcpus} vCPU",
+                                        lambda v=backend, a=what, b=suite, c=vcpus: zones.boots(v, a, b, c, times)))
     for name in realwork.names():
         yield_items.append(Item(f"work-{name}", f"{name} does the same in a zone as on the host",
                                 lambda n=name: realwork.compare(n)))

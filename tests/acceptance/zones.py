@@ -38,14 +38,17 @@ def milliseconds(values):
     return f"median {statistics.median(values):.0f} ms ({min(values):.0f} to {max(values):.0f})"
 
 
-def boots(what, suite, vcpus, times):
-    """Each boot must reach its command, which says which kernel it runs on and how many CPUs it has."""
+BACKENDS = {"pv": ("-V", "pv"), "pvh": ("-V", "pvh", "--engine", "dbt")}
+
+
+def boots(backend, what, suite, vcpus, times):
+    """Each boot must reach its command, which says which kernel it runs on and how many CPUs it has and that it is what was asked for."""
     kernel, points, rss, failures = release(what, suite), [], [], []
     for _ in range(times):
         with program.own_folder() as folder:
-            done = start(folder, "run", "-c", vcpus, "--kernel", kernel, "--boot-timeout", 200, "--report", "report.json", "--",
-                         "sh", "-c", "uname -r; nproc")
-            if (done.status, done.out, done.err) != (0, f"{kernel}\n{vcpus}\n".encode(), b""):
+            done = start(folder, "run", *BACKENDS[backend], "-c", vcpus, "--kernel", kernel, "--boot-timeout", 200, "--report", "report.json", "--",
+                         "sh", "-c", "uname -r; nproc; cat /sys/hypervisor/guest_type")
+            if (done.status, done.out, done.err) != (0, f"{kernel}\n{vcpus}\n{backend.upper()}\n".encode(), b""):
                 failures.append(str(done))
                 continue
             report = json.loads((folder / "report.json").read_text())

@@ -159,7 +159,7 @@ class Run(Case):
     def test_agent_never_reached(self):
         for words, reason in (("spin", "did not reach its agent"), ("poweroff", "powered off"), ("reset", "reset"),
                               ("triple", "triple fault"), ("halt", "halted")):
-            done = self.run_program("run", "--kernel", kernels.PVH, "--initrd", self.write("initrd", b"x"), "--append", words,
+            done = self.run_program("run", "-V", "pvh", "--engine", "dbt", "--kernel", kernels.PVH, "--initrd", self.write("initrd", b"x"), "--append", words,
                                     "--boot-timeout", "3", "--", "true", timeout=60)
             self.assert_status(done, 125)
             self.assertEqual(done.out, b"")
