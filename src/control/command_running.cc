@@ -80,7 +80,7 @@ int zone_ask_command(const ZoneAskCommand& command, Surroundings& around) {
   ZoneAskCommand absolute = command;
   if (command.request.verb == Verb::kDiskAdd) absolute.request.file = std::filesystem::absolute(command.request.file);
   const auto answer = ask(command.name, absolute.request);
-  if (!answer) return say_failure({fmt::format("zone {}: {}", command.name, answer.error().message)}, around);
+  if (!answer) return say_failure(answer.error(), around);
   show(command, *answer);
   return 0;
 }

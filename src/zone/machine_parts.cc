@@ -7,6 +7,7 @@ namespace bulkhead::zone {
 
 Result<MachineParts> machine_parts(const MachineSpec& spec, const std::vector<DiskSpec>& first) {
   MachineParts parts;
+  parts.has_root = !first.empty();
   std::vector<DiskSpec> all = first;
   all.insert(all.end(), spec.disks.begin(), spec.disks.end());
   for (const DiskSpec& disk : all) {

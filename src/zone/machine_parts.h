@@ -16,6 +16,7 @@ namespace bulkhead::zone {
 struct MachineParts {
   std::vector<std::unique_ptr<block::RawDisk>> disks;
   std::vector<DiskSpec> files;  // what config.disks are, one by one
+  bool has_root = false;        // the first disk is the zone's root
   machine::MicrovmConfig config;
 };
 

@@ -214,6 +214,9 @@ void ZoneControl::add_disk(const Request& request, const AnswerPtr& answer) {
 }
 
 void ZoneControl::remove_disk(const Request& request, const AnswerPtr& answer) {
+  // Kernels let go of a disk that is mounted, and everything on it begins to fail.
+  if (life_->parts.has_root && !request.force && request.device == disk_name(backend_, 0))
+    return answer->refuse(fmt::format("{} is the zone's root; --force takes it away nevertheless", request.device));
   const auto how = request.force ? machine::DiskRemoval::kForce : machine::DiskRemoval::kAsk;
   const auto begun = life_->machine.remove_disk(
       request.device, how, [this, name = request.device, life = lives_, answer](machine::DiskRemoved result) {

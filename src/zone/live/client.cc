@@ -19,7 +19,9 @@ Result<std::string> ZoneClient::ask(const Request& request, Nanoseconds patience
   if (::send(fd_.get(), text.data(), text.size(), MSG_NOSIGNAL) != static_cast<ssize_t>(text.size()) && errno != EPIPE)
     return fail_errno("asking the zone '{}'", name_);
   BH_ASSIGN(const std::string line, read_line(HostClock{}.now() + patience));
-  return parse_answer(line);
+  auto answer = parse_answer(line);
+  if (!answer) return fail("zone '{}': {}", name_, answer.error().message);
+  return answer;
 }
 
 Result<std::string> ZoneClient::read_line(Nanoseconds deadline) {

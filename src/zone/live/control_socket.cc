@@ -124,26 +124,33 @@ class ControlSocket::Loop : public std::enable_shared_from_this<ControlSocket::L
   }
 
   void work(Client& client) {
-    if (client.gone || client.busy || !client.out.empty()) return;
+    while (!client.gone && !client.busy && client.out.empty())
+      if (!work_once(client)) return;
+  }
+
+  // False: there is nothing to do before it sends more.
+  bool work_once(Client& client) {
     if (client.in.too_long()) {
       client.out = error_line(fmt::format("the request is longer than {} bytes", kMaxRequestLine));
       client.write();
       client.gone = true;
-      return;
+      return false;
     }
     const auto line = client.in.next();
     if (!line) {
       client.gone = client.ended;
-      return;
+      return false;
     }
     client.last = clock_.now();
     const auto request = parse_request(*line);
     if (!request) {
       client.out = error_line(request.error().message);
-      return client.write();
+      client.write();
+      return true;
     }
     client.busy = true;
     handler_(*request, std::make_shared<Reply>(shared_from_this(), client.serial));
+    return true;
   }
 
   void take_answers() {
