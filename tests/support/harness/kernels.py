@@ -6,6 +6,7 @@ from . import program
 
 MULTIBOOT = program.GUESTS / "test-kernel.multiboot"
 PVH = program.GUESTS / "test-kernel.pvh"
+XENPV = program.GUESTS / "test-kernel.xenpv"
 
 
 def stored():
