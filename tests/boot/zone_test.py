@@ -7,9 +7,16 @@ import subprocess
 from harness import kernels, zone
 from harness.case import Case
 
+# Also /sbin/poweroff, which Linux starts when it is asked to power off (but it reboots by itself if there is no reboot).
 INIT = rb"""
+#include <string.h>
+#include <sys/reboot.h>
 #include <unistd.h>
-int main() { (void)!write(1, "up\n", 3); for (;;) pause(); }
+int main(int count, char** words) {
+  if (strstr(words[0], "poweroff") != NULL) return reboot(RB_POWER_OFF);
+  (void)!write(1, "up\n", 3);
+  for (;;) pause();
+}
 """
 
 
@@ -137,7 +144,9 @@ class Zone(Case):
     def boot(self):
         source = self.write("init.c", INIT)
         subprocess.run(["gcc", "-static", "-Os", "-o", self.folder / "init", source], check=True)
-        archive = newc("dev", b"", 0o40755) + newc("init", (self.folder / "init").read_bytes(), 0o100755)
+        program = (self.folder / "init").read_bytes()
+        archive = (newc("dev", b"", 0o40755) + newc("sbin", b"", 0o40755) + newc("init", program, 0o100755) +
+                   newc("sbin/poweroff", program, 0o100755))
         self.write("initrd", archive + newc("TRAILER!!!", b"", 0))
         pipe = subprocess.PIPE
         start = self.start("boot", "-V", "pv", "--name", "bare", "--kernel", kernels.stored()[0]["release"], "--initrd",
