@@ -141,6 +141,17 @@ class Zone(Case):
             client.close()
         self.end(start, 128 + signal.SIGKILL)
 
+    def test_suspend_is_cancelled_and_the_zone_goes_on(self):
+        write = ('open F, "+<", "/dev/xen/xenbus" or die $!; my $b = "control/shutdown\\0suspend"; '
+                 'syswrite F, pack("VVVV", 11, 1, 0, length $b) . $b; sysread F, my $r, 16')
+        script = (f"for n in 1 2 3; do perl -e '{write}'; until [ $(dmesg | grep -c 'suspending xenstore') = $n ]; do "
+                  "sleep 0.2; done; done; sleep 1; seq 1 1000 | sha256sum > /tmp/sum; echo alive")
+        done = self.run_again(*zone.command("sh", "-c", script, options=["-V", "pv", "-c", "2", "--report", "report.json"]))
+        self.assert_status(done, 0)
+        self.assertEqual(done.out, b"alive\n")
+        report = json.loads((self.folder / "report.json").read_text())
+        self.assertEqual(report["engine_counters"]["cancelled_suspends"], 3)
+
     def boot(self):
         source = self.write("init.c", INIT)
         subprocess.run(["gcc", "-static", "-Os", "-o", self.folder / "init", source], check=True)
