@@ -41,7 +41,8 @@ bool mount_root(Failure& failure) {
   if (!command_line_value("bulkhead.rootfs", type, sizeof type)) strcpy(type, "erofs");
   if (!command_line_value("bulkhead.root", mode, sizeof mode)) strcpy(mode, "overlay");
   char disk[16];
-  if (command_line_value("bulkhead.disk", disk, sizeof disk)) snprintf(g_root_disk, sizeof g_root_disk, "/dev/%s", disk);
+  if (command_line_value("bulkhead.disk", disk, sizeof disk))
+    snprintf(g_root_disk, sizeof g_root_disk, "/dev/%s", disk);
   if (!wait_for_path(g_root_disk, kDiskTimeoutMs))
     return failed_plainly(failure, "no root disk %s appeared", g_root_disk);
   mkdir("/zone", 0755);
@@ -95,8 +96,8 @@ void mount_late() {
   (void)!symlink("/proc/self/fd/2", "/dev/stderr");
 }
 
-// The zone's disks by names that do not depend on how they come to it: /dev/bulkhead/disk0 is the root, disk1 and up are
-// those that were asked for. They appear when their driver has found them, so the command must not come first.
+// The zone's disks by names that do not depend on how they come to it: /dev/bulkhead/disk0 is the root, disk1 and up
+// are those that were asked for. They appear when their driver has found them, so the command must not come first.
 void name_disks() {
   char text[8];
   const int count = command_line_value("bulkhead.disks", text, sizeof text) ? atoi(text) : 1;

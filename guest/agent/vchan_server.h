@@ -12,7 +12,6 @@
 
 namespace bulkhead::agent {
 
-
 class VchanServer {
  public:
   static constexpr std::uint32_t kPage = 4096;

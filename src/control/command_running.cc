@@ -39,8 +39,8 @@ void show(const ZoneAskCommand& command, const Json& answer) {
       if (by_force) log_warning("the guest did not let go of {}: it was taken away", command.request.device);
       return;
     case Verb::kStop:
-      if (by_force) log_warning("the zone '{}' did not end within {} s and was stopped", command.name,
-                                command.request.timeout_s);
+      if (by_force)
+        log_warning("the zone '{}' did not end within {} s and was stopped", command.name, command.request.timeout_s);
       return;
     case Verb::kQuery:
     case Verb::kReboot:

@@ -70,21 +70,21 @@ int start_zone(const Common& common, Surroundings& around, const Work& work) {
 }  // namespace
 
 int run_command(const RunCommand& command, Surroundings& around) {
-  return start_zone(command.common, around, [&](engine::VirtBackend backend, engine::Engine& engine, zone::Cache& cache,
-                                                 Report& report) {
-    zone::ZoneSpec spec = command.spec;
-    spec.machine.backend = backend;
-    return zone::run_zone(spec, engine, cache, around.workshop, report);
-  });
+  return start_zone(command.common, around,
+                    [&](engine::VirtBackend backend, engine::Engine& engine, zone::Cache& cache, Report& report) {
+                      zone::ZoneSpec spec = command.spec;
+                      spec.machine.backend = backend;
+                      return zone::run_zone(spec, engine, cache, around.workshop, report);
+                    });
 }
 
 int boot_command(const BootCommand& command, Surroundings& around) {
-  return start_zone(command.common, around, [&](engine::VirtBackend backend, engine::Engine& engine, zone::Cache& cache,
-                                                 Report& report) {
-    zone::BootSpec spec = command.spec;
-    spec.machine.backend = backend;
-    return zone::boot_zone(spec, engine, cache, around.workshop, report);
-  });
+  return start_zone(command.common, around,
+                    [&](engine::VirtBackend backend, engine::Engine& engine, zone::Cache& cache, Report& report) {
+                      zone::BootSpec spec = command.spec;
+                      spec.machine.backend = backend;
+                      return zone::boot_zone(spec, engine, cache, around.workshop, report);
+                    });
 }
 
 }  // namespace bulkhead::control

@@ -65,12 +65,13 @@ class DeprivilegedCpu {
   virtual u16 selector(Segment segment) const = 0;
   virtual u64 base(Segment segment) const = 0;
   virtual void set_base(Segment segment, u64 base) = 0;  // FS and GS; canonical
-  virtual u64& hidden_gs_base() = 0;                      // what SWAPGS would exchange
+  virtual u64& hidden_gs_base() = 0;                     // what SWAPGS would exchange
   // Loads through the descriptor tables. False: the selector cannot be loaded in ring 3; nothing has changed.
   virtual bool load_segment(Segment segment, u16 selector) = 0;
   virtual bool load_code_and_stack(u16 cs, u16 ss) = 0;
   virtual void set_flat_code_and_stack(u16 cs, u16 ss) = 0;  // 64-bit code; no look at the tables
-  virtual void set_descriptor_table(bool local, u64 base, u32 limit) = 0;  // read as a supervisor through the kernel's root
+  virtual void set_descriptor_table(bool local, u64 base,
+                                    u32 limit) = 0;  // read as a supervisor through the kernel's root
 
   virtual u64 debug_register(unsigned index) const = 0;
   virtual void set_debug_register(unsigned index, u64 value) = 0;  // the caller has checked it

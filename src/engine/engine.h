@@ -81,18 +81,18 @@ class Partition : public MsiSink {
   virtual void set_extint(bool asserted) = 0;
   virtual void set_extint_source(ExtIntSource* source) = 0;  // before the first run()
   virtual void inject_nmi(unsigned vcpu) = 0;                // any thread
-  // An interrupt past the LAPIC, taken as soon as interrupts are on: no priority counts, no EOI is owed. One that is not
-  // taken yet is replaced. Any thread.
+  // An interrupt past the LAPIC, taken as soon as interrupts are on: no priority counts, no EOI is owed. One that is
+  // not taken yet is replaced. Any thread.
   virtual void inject_direct(unsigned vcpu, u8 vector) = 0;
   // Makes the vCPUs run a guest without privilege; see deprivileged.h. Before the first run(); `guest` outlives us.
   virtual Result<void> set_deprivileged(DeprivilegedGuest& guest) {
     (void)guest;
     return fail("this engine cannot run a guest kernel without privilege");
   }
-  // Of a deprivileged guest: when it returns, no vCPU writes to this page through a translation that it looked up before.
-  // From a DeprivilegedGuest's call; the locks that it holds must not be wanted by guest code itself.
+  // Of a deprivileged guest: when it returns, no vCPU writes to this page through a translation that it looked up
+  // before. From a DeprivilegedGuest's call; the locks that it holds must not be wanted by guest code itself.
   virtual void stop_writes(u64 gpa_page) { (void)gpa_page; }
-  virtual u64 guest_tsc() const = 0;  // of the vCPUs, as far as they agree; any thread
+  virtual u64 guest_tsc() const = 0;                            // of the vCPUs, as far as they agree; any thread
   virtual void signal_attention(unsigned vcpu) { (void)vcpu; }  // of a deprivileged guest; any thread
   // Called (on some vCPU thread) when the guest writes EOI for a vector that a level-triggered IOAPIC entry owns.
   virtual void set_eoi_handler(std::function<void(u8 vector)> handler) = 0;

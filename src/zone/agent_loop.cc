@@ -24,8 +24,7 @@ constexpr int kTickMs = 200;
 }  // namespace
 
 AgentLoop::AgentLoop(AgentLoopConfig config, AgentPort& port, ConsoleLog& console, Wake& wake, Workshop& workshop,
-                     Milestones& milestones, std::function<void()> stop_machine,
-                     std::function<void()> serve_requests)
+                     Milestones& milestones, std::function<void()> stop_machine, std::function<void()> serve_requests)
     : config_{std::move(config)},
       port_{port},
       console_{console},

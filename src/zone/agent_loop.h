@@ -83,7 +83,7 @@ class AgentLoop final : public ZoneHands {
   bool console_tells_ = false;
   bool started_ = false, input_done_ = false, stopped_ = false, hurry_ = false;
   bool by_force_ = false;
-  int told_ = 0;  // the signal that our end is to look like, when it was asked for from outside
+  int told_ = 0;               // the signal that our end is to look like, when it was asked for from outside
   bool input_wanted_ = false;  // there is credit for more input
   std::array<bool, 2> waits_ = {false, false};
 };

@@ -55,13 +55,14 @@ void BootLoop::look_at_deadlines() {
 
 machine::Outcome BootLoop::run(machine::Machine& machine, const std::function<void()>& serve_requests) {
   machine_ = &machine;
-  finished_.store(false, std::memory_order_release);
   panic_deadline_.reset();
   log_.forget_panic();
   while (!finished_.load(std::memory_order_acquire)) {
     serve_requests();
     step();
   }
+  // For the next life, and not at its beginning: a machine may be faster than we are.
+  finished_.store(false, std::memory_order_release);
   machine_ = nullptr;
   return std::move(outcome_);
 }

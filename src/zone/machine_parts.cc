@@ -17,6 +17,7 @@ Result<MachineParts> machine_parts(const MachineSpec& spec, const std::vector<Di
     parts.disks.push_back(std::move(opened));
   }
   parts.files = std::move(all);
+  parts.config.name = spec.name;
   parts.config.abi = spec.abi;
   parts.config.vcpus = spec.vcpus;
   parts.config.memory_bytes = spec.memory_bytes;

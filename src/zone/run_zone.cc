@@ -25,8 +25,8 @@ std::string command_line(engine::VirtBackend backend, const RootDisk& root, std:
                          const std::string& append) {
   // quiet: each console byte is an exit. panic=-1: a panic becomes a reset, which we see at once. no_timer_check: the
   // kernel's test whether PIT interrupts arrive in time fails when the host has no time for us, not when they are lost.
-  const std::string_view hardware = backend == engine::VirtBackend::kPv ? "console=hvc0 bulkhead.disk=xvda"
-                                                                         : "console=ttyS0 no_timer_check";
+  const std::string_view hardware =
+      backend == engine::VirtBackend::kPv ? "console=hvc0 bulkhead.disk=xvda" : "console=ttyS0 no_timer_check";
   std::string line =
       fmt::format("{} quiet panic=-1 bulkhead.root={} bulkhead.rootfs={}", hardware,
                   root.access == RootAccess::kWritable ? "writable" : "overlay", format_name(root.format));
@@ -59,7 +59,8 @@ Result<MachineParts> prepare(const ZoneSpec& spec, Cache& cache, Workshop& works
   parts.config.kernel_path = kernel.path;
   parts.config.initrd_path = spec.machine.initrd;
   if (spec.machine.initrd.empty()) {
-    BH_ASSIGN(parts.config.initrd_path, initramfs_for(kernel, spec.machine.backend, root.format, root.access, cache, workshop));
+    BH_ASSIGN(parts.config.initrd_path,
+              initramfs_for(kernel, spec.machine.backend, root.format, root.access, cache, workshop));
   }
   parts.config.command_line = command_line(spec.machine.backend, root, parts.config.disks.size(), spec.machine.append);
   return parts;

@@ -89,9 +89,8 @@ ZoneControl::~ZoneControl() {
 void ZoneControl::attach(machine::Machine& machine, MachineParts& parts, const Report& report, ZoneHands& hands) {
   life_.emplace(Life{machine, parts, report, hands});
   ++lives_;
-  machine.set_disk_gone([this, life = lives_](block::Disk& disk) {
-    post([this, gone = &disk, life] { disk_gone(gone, life); });
-  });
+  machine.set_disk_gone(
+      [this, life = lives_](block::Disk& disk) { post([this, gone = &disk, life] { disk_gone(gone, life); }); });
   const Lock lock{mutex_};
   state_ = State::kRunning;
 }
@@ -189,9 +188,8 @@ std::string ZoneControl::inspect() const {
   const MachineParts& parts = life_->parts;
   for (std::size_t i = 0; i < parts.config.disks.size(); ++i)
     if (parts.config.disks[i] != nullptr)
-      disks.push_back({{"name", disk_name(backend_, i)},
-                       {"file", parts.files[i].path},
-                       {"read_only", parts.files[i].read_only}});
+      disks.push_back(
+          {{"name", disk_name(backend_, i)}, {"file", parts.files[i].path}, {"read_only", parts.files[i].read_only}});
   out["devices"] = std::move(devices);
   out["disks"] = std::move(disks);
   return text(out);

@@ -4,8 +4,8 @@
 #include <vector>
 
 #include "base/ints.h"
-#include "machine/machine.h"
 #include "engine/choose.h"
+#include "machine/machine.h"
 #include "zone/image/rootfs.h"
 
 namespace bulkhead::zone {

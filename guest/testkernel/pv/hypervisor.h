@@ -34,8 +34,8 @@ inline constexpr u64 kNotCanonical = 0x0000800000000000;
 inline constexpr u64 kPresent = 1, kWritable = 2, kUser = 4, kLarge = 0x80, kFlags = 0x67, kReadOnly = 0x25;
 
 inline u64 physical_of(u64 machine_frame) { return reinterpret_cast<const u64*>(kMachineToPhysical)[machine_frame]; }
-u64 machine_of(const void* page);        // the frame that it lies in
-u64* table_at(u64 machine_frame);        // as it is mapped for us
+u64 machine_of(const void* page);           // the frame that it lies in
+u64* table_at(u64 machine_frame);           // as it is mapped for us
 u64* entry_of(u64 linear, unsigned level);  // the entry of that level that maps it
 u64 machine_address(const void* object);
 

@@ -1,10 +1,11 @@
 // Does what the words of the command line say: see README.md.
-#include "hypervisor.h"
-
+#include <stdint.h>
 #include <xen/event_channel.h>
 #include <xen/io/console.h>
 #include <xen/sched.h>
 #include <xen/version.h>
+
+#include "hypervisor.h"
 
 namespace testkernel {
 

@@ -1,7 +1,5 @@
 // A guest that asks for everything that it may not have, and what it must be told.
-#include "hypervisor.h"
-
-#include <initializer_list>
+#include <stdint.h>
 #include <xen/callback.h>
 #include <xen/event_channel.h>
 #include <xen/grant_table.h>
@@ -10,18 +8,22 @@
 #include <xen/vcpu.h>
 #include <xen/version.h>
 
+#include <initializer_list>
+
+#include "hypervisor.h"
+
 namespace testkernel {
 namespace {
 
 alignas(4096) unsigned char page[4096], other_page[4096], work[16 * 4096];
 
 const char* failed_at;
-#define EXPECT(condition) \
-  do { \
-    if (!(condition)) { \
+#define EXPECT(condition)     \
+  do {                        \
+    if (!(condition)) {       \
       failed_at = #condition; \
-      return; \
-    } \
+      return;                 \
+    }                         \
   } while (false)
 
 template <class Function>
@@ -34,7 +36,7 @@ T* in_work(u64 offset = 0) {
   return reinterpret_cast<T*>(work + offset);
 }
 i64 mmu_update(u64 machine, u64 value) {
-  const struct mmu_update request {machine, value};
+  const struct mmu_update request{machine, value};
   return hypercall(__HYPERVISOR_mmu_update, address_of(request), 1, 0, DOMID_SELF);
 }
 i64 map(const void* at, u64 entry) {
@@ -42,7 +44,7 @@ i64 map(const void* at, u64 entry) {
 }
 i64 map_self(const void* at, u64 flags) { return map(at, machine_of(at) << 12 | flags); }
 i64 mmuext(unsigned command, u64 frame, u64 two = 0) {
-  struct mmuext_op request {};
+  struct mmuext_op request{};
   request.cmd = command;
   request.arg1.mfn = frame;
   request.arg2.src_mfn = two;
@@ -55,7 +57,7 @@ void foreign_frames() {
   EXPECT(map(page, u64{0xfffffffff} << 12 | kFlags) < 0);
   EXPECT(map(page, u64{0xfffffffff} << 12 | kReadOnly) < 0);
   for (const u64 other : {u64{0}, u64{DOMID_IO}, u64{DOMID_XEN}, u64{7}}) {
-    const struct mmu_update request {machine_address(page), 0};
+    const struct mmu_update request{machine_address(page), 0};
     EXPECT(hypercall(__HYPERVISOR_mmu_update, address_of(request), 1, 0, other) < 0);
   }
 }
@@ -193,7 +195,8 @@ void huge_updates() {
   for (u64& word : *reinterpret_cast<u64(*)[512]>(other_page)) word = 0;
   EXPECT(map_self(other_page, kReadOnly) == 0);
   for (u64 i = 0; i < kCount; ++i)
-    in_work<struct mmu_update>()[i] = {machine_address(middle + 511), i % 2 == 0 ? machine_of(other_page) << 12 | kFlags : 0};
+    in_work<struct mmu_update>()[i] = {machine_address(middle + 511),
+                                       i % 2 == 0 ? machine_of(other_page) << 12 | kFlags : 0};
   unsigned done = 0;
   for (int round = 0; round < 20; ++round)
     EXPECT(hypercall(__HYPERVISOR_mmu_update, reinterpret_cast<u64>(work), kCount, address_of(done), DOMID_SELF) == 0);

@@ -105,9 +105,7 @@ std::optional<u64> ElfFile::xen_number(u32 type) const {
   return std::nullopt;
 }
 
-std::optional<u64> ElfFile::xen_pv_entry() const {
-  return is_64 ? xen_number(elf_spec::kXenNoteEntry) : std::nullopt;
-}
+std::optional<u64> ElfFile::xen_pv_entry() const { return is_64 ? xen_number(elf_spec::kXenNoteEntry) : std::nullopt; }
 
 std::optional<u64> ElfFile::physical_entry() const {
   for (const Segment& segment : loads)

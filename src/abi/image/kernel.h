@@ -18,7 +18,7 @@ struct Kernel {
   std::string path;
   Protocol protocol = Protocol::kPvh;
   u64 entry = 0;  // guest-physical; below 4 GiB for kPvh and kMultiboot; for kXenPv a virtual address (xen_notes)
-  ElfFile elf;                       // what was loaded; also for images that are not ELF
+  ElfFile elf;    // what was loaded; also for images that are not ELF
   std::optional<SetupHeader> setup;  // of a bzImage
   Extent loaded;                     // from the lowest byte to the end of what the kernel says that it needs
   std::string description;           // e.g. "bzImage 6.1.0-43-cloud-amd64 (lz4), PVH entry"

@@ -20,7 +20,8 @@ class GrantPort {
   virtual ~GrantPort() = default;
   // The page's host address; nullptr: no such grant, not granted to us, or read-only where `writable` is asked.
   virtual std::byte* map(u32 reference, bool writable) = 0;
-  virtual void unmap(u32 reference, bool writable) = 0;  // once for each successful map(); writable: we may have written
+  virtual void unmap(u32 reference,
+                     bool writable) = 0;  // once for each successful map(); writable: we may have written
   // We have written to a page that stays mapped.
   virtual void written(u32 reference) {
     if (map(reference, true) != nullptr) unmap(reference, true);

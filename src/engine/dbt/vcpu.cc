@@ -12,11 +12,22 @@ namespace bulkhead::engine::dbt {
 namespace {
 
 enum CounterIndex : std::size_t { kHalts, kEvents, kTraps, kFirstOfRunner };
-const std::vector<std::string_view> kInterpreterCounters = {"halts", "events_taken", "traps", "instructions_interpreted"};
-const std::vector<std::string_view> kTranslatorCounters = {
-    "halts", "events_taken", "traps", "blocks_translated", "instructions_translated", "block_lookups",
-    "block_links", "misses_interpreted", "interpreter_calls", "invalidations",           "cache_flushes",
-    "host_faults", "steps_interpreted",  "tlb_fills"};
+const std::vector<std::string_view> kInterpreterCounters = {"halts", "events_taken", "traps",
+                                                            "instructions_interpreted"};
+const std::vector<std::string_view> kTranslatorCounters = {"halts",
+                                                           "events_taken",
+                                                           "traps",
+                                                           "blocks_translated",
+                                                           "instructions_translated",
+                                                           "block_lookups",
+                                                           "block_links",
+                                                           "misses_interpreted",
+                                                           "interpreter_calls",
+                                                           "invalidations",
+                                                           "cache_flushes",
+                                                           "host_faults",
+                                                           "steps_interpreted",
+                                                           "tlb_fills"};
 
 void count(std::atomic<u64>& counter) {
   counter.store(counter.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);

@@ -30,7 +30,8 @@ Result<std::string> ZoneClient::read_line(Nanoseconds deadline) {
     const Nanoseconds now = HostClock{}.now();
     if (now >= deadline) return fail("the zone '{}' does not answer", name_);
     pollfd entry{fd_.get(), POLLIN, 0};
-    if (::poll(&entry, 1, static_cast<int>(std::min<Nanoseconds>((deadline - now) / 1'000'000 + 1, 1000))) <= 0) continue;
+    if (::poll(&entry, 1, static_cast<int>(std::min<Nanoseconds>((deadline - now) / 1'000'000 + 1, 1000))) <= 0)
+      continue;
     char buffer[16_KiB];
     const ssize_t size = ::recv(fd_.get(), buffer, sizeof buffer, MSG_DONTWAIT);
     if (size == 0 || (size < 0 && errno == ECONNRESET)) return fail("the zone '{}' ended without an answer", name_);

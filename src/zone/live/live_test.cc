@@ -7,7 +7,6 @@
 #include <algorithm>
 #include <atomic>
 #include <filesystem>
-
 #include <thread>
 
 #include "zone/live/client.h"
@@ -130,7 +129,8 @@ TEST_F(Live, AsksAndAnswers) {
   EXPECT_EQ(ask().value(), "\"ok\"");
   const UniqueFd fd = raw();
   say(fd, "{\"execute\":\"query\"}\nnonsense\n{\"execute\":\"query\"}\n");
-  EXPECT_EQ(hear(fd, 3), "{\"return\": \"ok\"}\n{\"error\":\"the request is not a JSON object\"}\n{\"return\": \"ok\"}\n");
+  EXPECT_EQ(hear(fd, 3),
+            "{\"return\": \"ok\"}\n{\"error\":\"the request is not a JSON object\"}\n{\"return\": \"ok\"}\n");
   ::shutdown(fd.get(), SHUT_WR);
   EXPECT_EQ(hear(fd, 1), "");
 }
@@ -148,7 +148,8 @@ TEST_F(Live, SilentClientsAndThoseWhoDoNotReadKeepNobodyWaiting) {
   open();
   const UniqueFd silent = raw(), half = raw(), deaf = raw();
   say(half, "{\"exec");
-  for (int i = 0; i < 1000; ++i) (void)!::send(deaf.get(), "{\"execute\":\"query\"}\n", 20, MSG_DONTWAIT | MSG_NOSIGNAL);
+  for (int i = 0; i < 1000; ++i)
+    (void)!::send(deaf.get(), "{\"execute\":\"query\"}\n", 20, MSG_DONTWAIT | MSG_NOSIGNAL);
   EXPECT_EQ(ask().value(), "\"ok\"");
 }
 

@@ -95,7 +95,8 @@ std::string error_line(std::string_view message) { return line({{"error", messag
 
 Result<std::string> parse_answer(std::string_view text) {
   const Json json = Json::parse(text, nullptr, false);
-  if (json.is_object() && json.contains("return")) return json["return"].dump(-1, ' ', false, Json::error_handler_t::replace);
+  if (json.is_object() && json.contains("return"))
+    return json["return"].dump(-1, ' ', false, Json::error_handler_t::replace);
   if (json.is_object() && json.contains("error") && json["error"].is_string())
     return fail("{}", printable(json["error"].get_ref<const std::string&>(), 1000));
   return fail("the zone's answer is none that this program knows");

@@ -16,10 +16,10 @@ struct Request {
   static constexpr unsigned kMaxTimeout = 86400;
 
   Verb verb = Verb::kQuery;
-  std::string file;        // kDiskAdd: an absolute path
-  bool read_only = false;  // kDiskAdd
-  std::string device;      // kDiskRemove: "xvdb"
-  bool force = false;      // kDiskRemove
+  std::string file;         // kDiskAdd: an absolute path
+  bool read_only = false;   // kDiskAdd
+  std::string device;       // kDiskRemove: "xvdb"
+  bool force = false;       // kDiskRemove
   unsigned timeout_s = 10;  // kStop
 };
 

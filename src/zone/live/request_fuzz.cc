@@ -11,7 +11,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   zone::LineReader reader{zone::kMaxRequestLine};
   std::string_view rest{reinterpret_cast<const char*>(data), size};
   while (!rest.empty()) {
-    const std::size_t piece = std::min({rest.size(), 1 + static_cast<std::size_t>(static_cast<u8>(rest[0])) * 7, reader.room()});
+    const std::size_t piece =
+        std::min({rest.size(), 1 + static_cast<std::size_t>(static_cast<u8>(rest[0])) * 7, reader.room()});
     if (piece == 0) break;
     reader.feed(rest.substr(0, piece));
     rest.remove_prefix(piece);

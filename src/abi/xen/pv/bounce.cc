@@ -26,8 +26,7 @@ void Guest::toggle(Cpu& cpu) {
 u64 Guest::guest_flags(const Cpu& cpu, bool masked) {
   u64 flags = cpu.rflags() & ~(kIf | kIoplBits);
   if (!masked) flags |= kIf;
-  if (domain_->vm_assists() & (u64{1} << VMASST_TYPE_architectural_iopl))
-    flags |= u64{vcpus_[cpu.index()]->iopl} << 12;
+  if (domain_->vm_assists() & (u64{1} << VMASST_TYPE_architectural_iopl)) flags |= u64{vcpus_[cpu.index()]->iopl} << 12;
   return flags;
 }
 

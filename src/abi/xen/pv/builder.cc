@@ -17,9 +17,9 @@ constexpr u64 kLeafFlags = kPresent | kWritable | kUser | kAccessed | kDirty, kT
 
 // What the kernel says in its notes.
 struct Notes {
-  u64 virtual_base = 0;  // virtual address of frame 0
+  u64 virtual_base = 0;               // virtual address of frame 0
   std::optional<u64> hypercall_page;  // newer kernels make their own
-  std::optional<u64> p2m;  // where it wants the p2m list; else behind the kernel
+  std::optional<u64> p2m;             // where it wants the p2m list; else behind the kernel
   bool initrd_by_frame = false;
 };
 
@@ -54,8 +54,8 @@ class Builder {
 
   Result<Built> run() {
     if (request_.command_line.size() >= MAX_GUEST_CMDLINE)
-      return fail("the kernel command line of {} bytes is too long: a Xen PV guest takes {}", request_.command_line.size(),
-                  MAX_GUEST_CMDLINE - 1);
+      return fail("the kernel command line of {} bytes is too long: a Xen PV guest takes {}",
+                  request_.command_line.size(), MAX_GUEST_CMDLINE - 1);
     BH_ASSIGN(const Kernel kernel, load_kernel(request_.kernel_path, memory_, Protocol::kXenPv));
     const auto named = [&](const Error& error) { return fail("the kernel {}: {}", kernel.path, error.message); };
     const auto notes = read_notes(kernel.elf);
@@ -72,7 +72,8 @@ class Builder {
     if (notes_.p2m) map(*notes_.p2m, p2m_, pages(layout_.ram_frames * 8), p2m_tables_);
     protect_tables();
     fill_start_info();
-    for (u64* const frame : {&built_.start_info_frame, &built_.store_frame, &built_.console_frame}) *frame += layout_.first;
+    for (u64* const frame : {&built_.start_info_frame, &built_.store_frame, &built_.console_frame})
+      *frame += layout_.first;
     built_.description = kernel.description;
     built_.entry = {kernel.entry, virtual_of(stack_ + 1), virtual_of(start_info_), machine(top_)};
     return built_;
@@ -135,9 +136,9 @@ class Builder {
     for (unsigned i = 0; i < kPageSize / 32; ++i) {
       u8* at = page + i * 32;
       const auto put = [&at](std::initializer_list<u8> bytes) { at = std::ranges::copy(bytes, at).out; };
-      put({0x51, 0x41, 0x53});                            // push rcx; push r11
-      if (i == __HYPERVISOR_iret) put({0x50});            // push rax
-      put({0xb8, static_cast<u8>(i), 0, 0, 0, 0x0f, 0x05});  // mov eax, i; syscall
+      put({0x51, 0x41, 0x53});                                    // push rcx; push r11
+      if (i == __HYPERVISOR_iret) put({0x50});                    // push rax
+      put({0xb8, static_cast<u8>(i), 0, 0, 0, 0x0f, 0x05});       // mov eax, i; syscall
       if (i != __HYPERVISOR_iret) put({0x41, 0x5b, 0x59, 0xc3});  // pop r11; pop rcx; ret
     }
   }
@@ -169,8 +170,7 @@ class Builder {
     const auto protect = [this](u64 frame) {
       if (frame >= mapped_pages_) return;
       u64 at = top_;
-      for (unsigned level = 4; level > 1; --level)
-        at = physical(table(at)[index_at(level, virtual_of(frame))]);
+      for (unsigned level = 4; level > 1; --level) at = physical(table(at)[index_at(level, virtual_of(frame))]);
       table(at)[index_at(1, virtual_of(frame))] &= ~kWritable;
     };
     for (u64 i = 0; i < table_frames_; ++i) protect(first_table_ + i);
@@ -188,8 +188,8 @@ class Builder {
     info.nr_pt_frames = table_frames_;
     info.mfn_list = notes_.p2m ? *notes_.p2m : virtual_of(p2m_);
     if (initrd_.size != 0) {
-      info.mod_start = notes_.initrd_by_frame ? initrd_.start.value >> kPageShift
-                                              : virtual_of(initrd_.start.value >> kPageShift);
+      info.mod_start =
+          notes_.initrd_by_frame ? initrd_.start.value >> kPageShift : virtual_of(initrd_.start.value >> kPageShift);
       info.mod_len = initrd_.size;
       if (notes_.initrd_by_frame) info.flags |= SIF_MOD_START_PFN;
     }

@@ -15,14 +15,9 @@ using namespace testing;
 using Cpu = engine::DeprivilegedCpu;
 
 constexpr u64 kNotCanonical = u64{1} << 47;
-constexpr u64 kBadPointers[] = {1,
-                                kHypervisor,
-                                kHypervisor - 1,
-                                kPerDomainStart,
-                                kHypervisor + (u64{16} << 39) - 8,
-                                kNotCanonical,
-                                ~u64{0},
-                                ~u64{0} - 4};
+constexpr u64 kBadPointers[] = {
+    1,       kHypervisor, kHypervisor - 1, kPerDomainStart, kHypervisor + (u64{16} << 39) - 8, kNotCanonical,
+    ~u64{0}, ~u64{0} - 4};
 
 struct CallsTest : ::testing::Test, SmallMachine {
   void expect_frame_can_leave(u64 frame) {
@@ -52,7 +47,7 @@ TEST_F(CallsTest, BadPointersEverywhere) {
     EXPECT_EQ(call(__HYPERVISOR_vcpu_op, {VCPUOP_initialise, 1, bad}), -XEN_EFAULT);
     EXPECT_LT(call(__HYPERVISOR_update_va_mapping, {address(20), table(kL1)[20], (bad & ~u64{3}) | UVMF_TLB_FLUSH}),
               bad < 8 ? 1 : 0);
-    struct mmuext_op op {};
+    struct mmuext_op op{};
     op.cmd = MMUEXT_TLB_FLUSH_MULTI;
     op.arg2.src_mfn = bad;
     at<struct mmuext_op>(kFirstFree) = op;
@@ -66,7 +61,8 @@ TEST_F(CallsTest, BadPointersEverywhere) {
 
 TEST_F(CallsTest, MappingWhatIsNotTheGuests) {
   const u64 entry = kL1 << kPageShift | 100 * 8;
-  for (const u64 frame : {layout.tables, layout.machine_to_physical, layout.descriptors, layout.all_frames, u64{1} << 39})
+  for (const u64 frame :
+       {layout.tables, layout.machine_to_physical, layout.descriptors, layout.all_frames, u64{1} << 39})
     for (const u64 flags : {kFlags, kReadOnly}) {
       EXPECT_LT(mmu_update(entry, make_entry(frame, flags)), 0) << frame;
       EXPECT_LT(call(__HYPERVISOR_update_va_mapping, {address(100), make_entry(frame, flags), 0}), 0);
@@ -89,7 +85,8 @@ TEST_F(CallsTest, OtherDomainsAreNotReached) {
 
 TEST_F(CallsTest, UpdatesAreCountedUpToTheFirstThatFails) {
   auto* const updates = &at<struct mmu_update>(20);
-  for (u64 i = 0; i < 4; ++i) updates[i] = {kL1 << kPageShift | (100 + i) * 8, i == 2 ? make_entry(layout.tables, kFlags) : 0};
+  for (u64 i = 0; i < 4; ++i)
+    updates[i] = {kL1 << kPageShift | (100 + i) * 8, i == 2 ? make_entry(layout.tables, kFlags) : 0};
   EXPECT_LT(call(__HYPERVISOR_mmu_update, {address(20), 4, address(21), DOMID_SELF}), 0);
   EXPECT_EQ(at<u32>(21), 2u);
   EXPECT_EQ(table(kL1)[101], 0u);
@@ -153,7 +150,8 @@ TEST_F(CallsTest, NewRoots) {
 }
 
 TEST_F(CallsTest, OtherMmuextOperations) {
-  for (const unsigned command : {MMUEXT_FLUSH_CACHE, MMUEXT_FLUSH_CACHE_GLOBAL, MMUEXT_MARK_SUPER, MMUEXT_UNMARK_SUPER, 77})
+  for (const unsigned command :
+       {MMUEXT_FLUSH_CACHE, MMUEXT_FLUSH_CACHE_GLOBAL, MMUEXT_MARK_SUPER, MMUEXT_UNMARK_SUPER, 77})
     EXPECT_LT(mmuext(command, 20, 21), 0);
   EXPECT_EQ(mmuext(MMUEXT_TLB_FLUSH_LOCAL, 0), 0);
   EXPECT_EQ(mmuext(MMUEXT_INVLPG_LOCAL, kNotCanonical), 0);
@@ -255,9 +253,11 @@ TEST_F(CallsTest, SegmentBases) {
 TEST_F(CallsTest, CallbacksThatAreNotCanonical) {
   for (const u16 type : {CALLBACKTYPE_event, CALLBACKTYPE_failsafe, CALLBACKTYPE_syscall, CALLBACKTYPE_sysenter,
                          CALLBACKTYPE_nmi, CALLBACKTYPE_syscall32})
-    EXPECT_EQ(op(__HYPERVISOR_callback_op, CALLBACKOP_register, callback_register_t{type, 0, kNotCanonical}), -XEN_EINVAL);
+    EXPECT_EQ(op(__HYPERVISOR_callback_op, CALLBACKOP_register, callback_register_t{type, 0, kNotCanonical}),
+              -XEN_EINVAL);
   EXPECT_EQ(op(__HYPERVISOR_callback_op, CALLBACKOP_register, callback_register_t{99, 0, 0}), -XEN_ENOSYS);
-  EXPECT_EQ(op(__HYPERVISOR_callback_op, CALLBACKOP_unregister, callback_unregister_t{CALLBACKTYPE_event, 0}), -XEN_EINVAL);
+  EXPECT_EQ(op(__HYPERVISOR_callback_op, CALLBACKOP_unregister, callback_unregister_t{CALLBACKTYPE_event, 0}),
+            -XEN_EINVAL);
   EXPECT_EQ(call(__HYPERVISOR_callback_op, {9, address(20)}), -XEN_ENOSYS);
   set_callback(CALLBACKTYPE_event, address(120));
   EXPECT_EQ(call(__HYPERVISOR_set_callbacks, {kNotCanonical, kNotCanonical, kNotCanonical}), 0);
@@ -273,7 +273,8 @@ TEST_F(CallsTest, CallbacksThatAreNotCanonical) {
 
 TEST_F(CallsTest, ATrapTableWithoutEndHasOne) {
   for (u64 frame = 40; frame < 48; ++frame)
-    for (unsigned i = 0; i < 256; ++i) (&at<trap_info_t>(frame))[i] = {static_cast<u8>(i), 0, FLAT_KERNEL_CS, address(1)};
+    for (unsigned i = 0; i < 256; ++i)
+      (&at<trap_info_t>(frame))[i] = {static_cast<u8>(i), 0, FLAT_KERNEL_CS, address(1)};
   EXPECT_EQ(call(__HYPERVISOR_set_trap_table, {address(40)}), 0);
 }
 

@@ -20,12 +20,14 @@ struct Hidden {
 };
 // As Xen 4.17 shows them to PV guests.
 constexpr Hidden kHidden[] = {
-    // DTES64 MONITOR DS-CPL VMX SMX EST TM2 PDCM PCID x2APIC TSC-deadline; VME PSE APIC MTRR PGE PSE36 PSN DS ACPI SS HTT TM PBE
+    // DTES64 MONITOR DS-CPL VMX SMX EST TM2 PDCM PCID x2APIC TSC-deadline; VME PSE APIC MTRR PGE PSE36 PSN DS ACPI SS
+    // HTT TM PBE
     {1, 0, 0, 0, bits({2, 3, 4, 5, 6, 7, 8, 15, 17, 21, 24}), bits({1, 3, 9, 12, 13, 17, 18, 21, 22, 27, 28, 29, 31})},
-    // TSC_ADJUST SMEP INVPCID PQM MPX PQE SMAP; UMIP PKU OSPKE WAITPKG CET_SS LA57 RDPID ENQCMD PKS; UINTR IBRS/IBPB STIBP L1D_FLUSH SSBD
+    // TSC_ADJUST SMEP INVPCID PQM MPX PQE SMAP; UMIP PKU OSPKE WAITPKG CET_SS LA57 RDPID ENQCMD PKS; UINTR IBRS/IBPB
+    // STIBP L1D_FLUSH SSBD
     {7, 0, 0, bits({1, 7, 10, 12, 14, 15, 20}), bits({2, 3, 4, 5, 7, 16, 22, 29, 31}), bits({5, 20, 26, 27, 28, 31})},
-    {7, 1, bits({17, 26}), 0, 0, 0},                       // FRED, LAM
-    {0xd, 1, bits({3, 4}), 0, 0, 0},                       // XSAVES, XFD
+    {7, 1, bits({17, 26}), 0, 0, 0},                                        // FRED, LAM
+    {0xd, 1, bits({3, 4}), 0, 0, 0},                                        // XSAVES, XFD
     {0x80000001, 0, 0, 0, bits({2, 3, 9, 10, 12, 13, 19, 22, 23, 24, 28}),  // SVM EXTAPIC OSVW IBS ... TOPOEXT
      bits({1, 3, 9, 12, 13, 17, 26, 27})},                                  // those of leaf 1, PAGE1GB, RDTSCP
 };

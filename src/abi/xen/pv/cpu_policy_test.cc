@@ -16,15 +16,16 @@ const engine::CpuidLeaf* find(const engine::CpuModel& model, u32 leaf, u32 suble
 TEST(PvCpuPolicy, HidesWhatNeedsRing0) {
   engine::CpuModel model;
   model.tsc_hz = 2'000'000'000;
-  for (const u32 leaf : {1u, 5u, 7u, 0xau, 0x40000000u, 0x80000001u}) model.leaves.push_back({leaf, 0, ~0u, ~0u, ~0u, ~0u});
+  for (const u32 leaf : {1u, 5u, 7u, 0xau, 0x40000000u, 0x80000001u})
+    model.leaves.push_back({leaf, 0, ~0u, ~0u, ~0u, ~0u});
   const engine::CpuModel pv = pv_cpu_model(model);
   ASSERT_NE(find(pv, 1), nullptr);
-  EXPECT_FALSE(find(pv, 1)->edx & (1u << 9 | 1u << 13 | 1u << 3));     // APIC, PGE, PSE
-  EXPECT_FALSE(find(pv, 1)->ecx & (1u << 3 | 1u << 5 | 1u << 17));     // MONITOR, VMX, PCID
+  EXPECT_FALSE(find(pv, 1)->edx & (1u << 9 | 1u << 13 | 1u << 3));  // APIC, PGE, PSE
+  EXPECT_FALSE(find(pv, 1)->ecx & (1u << 3 | 1u << 5 | 1u << 17));  // MONITOR, VMX, PCID
   EXPECT_TRUE(find(pv, 1)->ecx & 1u << 31);
-  EXPECT_FALSE(find(pv, 7)->ebx & (1u << 7 | 1u << 10 | 1u << 20));    // SMEP, INVPCID, SMAP
-  EXPECT_FALSE(find(pv, 0x80000001)->edx & (1u << 26));                // 1 GiB pages
-  EXPECT_FALSE(find(pv, 0x80000001)->ecx & (1u << 2));                 // SVM
+  EXPECT_FALSE(find(pv, 7)->ebx & (1u << 7 | 1u << 10 | 1u << 20));  // SMEP, INVPCID, SMAP
+  EXPECT_FALSE(find(pv, 0x80000001)->edx & (1u << 26));              // 1 GiB pages
+  EXPECT_FALSE(find(pv, 0x80000001)->ecx & (1u << 2));               // SVM
   EXPECT_EQ(find(pv, 5)->eax | find(pv, 0xa)->eax, 0u);
 }
 

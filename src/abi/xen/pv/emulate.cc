@@ -218,8 +218,8 @@ bool Guest::emulate(Cpu& cpu, bool kernel) {
       if (!io) break;
       // There are no ports: all ones. But a timer that stands at all ones is one that Linux watches for a while.
       const unsigned size = d.operands[0].size;
-      const u64 port = d.operands[1].type == ZYDIS_OPERAND_TYPE_IMMEDIATE ? d.operands[1].imm.value.u
-                                                                          : gpr[Cpu::kRdx] & 0xffff;
+      const u64 port =
+          d.operands[1].type == ZYDIS_OPERAND_TYPE_IMMEDIATE ? d.operands[1].imm.value.u : gpr[Cpu::kRdx] & 0xffff;
       if (port >= 0x40 && port <= 0x42)
         gpr[Cpu::kRax] &= ~u64{0xff};
       else if (size == 32)
@@ -249,7 +249,8 @@ bool Guest::emulate(Cpu& cpu, bool kernel) {
         done = true;
         break;
       case ZYDIS_MNEMONIC_MOV:
-        if (d.operands[0].type != ZYDIS_OPERAND_TYPE_REGISTER || d.operands[1].type != ZYDIS_OPERAND_TYPE_REGISTER) break;
+        if (d.operands[0].type != ZYDIS_OPERAND_TYPE_REGISTER || d.operands[1].type != ZYDIS_OPERAND_TYPE_REGISTER)
+          break;
         switch (ZydisRegisterGetClass(d.operands[1].reg.value)) {
           case ZYDIS_REGCLASS_CONTROL: {
             u64& to = gpr[register_id(d.operands[0])];

@@ -84,8 +84,8 @@ class FrameTable {
   u64 validations_ = 0;
 };
 
-// A descriptor as it may stand in a guest's table: not present, or code or data of ring 3. Gates and system segments are
-// refused. nullopt: refused.
+// A descriptor as it may stand in a guest's table: not present, or code or data of ring 3. Gates and system segments
+// are refused. nullopt: refused.
 std::optional<u64> checked_descriptor(u64 descriptor);
 
 }  // namespace bulkhead::abi::xen::pv

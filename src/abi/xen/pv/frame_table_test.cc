@@ -74,7 +74,8 @@ TEST_F(FrameTableTest, AFailureAnywhereLeavesNothingCounted) {
 
 TEST_F(FrameTableTest, TheHypervisorsSlotsAreNotTheGuests) {
   frames.set_xen_slots({make_entry(layout.tables, kFlags), make_entry(layout.tables + 1, kFlags)});
-  for (unsigned i = 0; i < kXenSlots; ++i) table(kL4)[kFirstXenSlot + i] = make_entry(layout.tables + 2, kFlags | kLarge);
+  for (unsigned i = 0; i < kXenSlots; ++i)
+    table(kL4)[kFirstXenSlot + i] = make_entry(layout.tables + 2, kFlags | kLarge);
   ASSERT_EQ(frames.get_type(kL4, FrameType::kL4), 0);
   for (unsigned i = 0; i < kXenSlots; ++i) {
     const u64 expected = i == 0   ? make_entry(layout.tables, kFlags)

@@ -1,8 +1,8 @@
-// A Xen PV guest on an engine that can run guests without privilege: what Xen does between the hardware and a PV kernel.
-// Source: Xen's public headers (libxen-dev 4.17). The hypercalls that PV and PVH guests share are the Domain's.
+// A Xen PV guest on an engine that can run guests without privilege: what Xen does between the hardware and a PV
+// kernel. Source: Xen's public headers (libxen-dev 4.17). The hypercalls that PV and PVH guests share are the Domain's.
 //
-// Threads: traps on the vCPU's own; Frames and Vcpus from any. A guest's mistake is an error number and a counter, or the
-// end of the zone as a crash where Xen would end the domain.
+// Threads: traps on the vCPU's own; Frames and Vcpus from any. A guest's mistake is an error number and a counter, or
+// the end of the zone as a crash where Xen would end the domain.
 #pragma once
 #include <functional>
 #include <memory>

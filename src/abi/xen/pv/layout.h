@@ -1,5 +1,5 @@
-// Machine memory of a PV guest: its RAM from `first` on, behind it frames of ours. Machine frame numbers are guest-physical
-// page numbers of the engine; physical frame n of a fresh guest is machine frame first + n.
+// Machine memory of a PV guest: its RAM from `first` on, behind it frames of ours. Machine frame numbers are
+// guest-physical page numbers of the engine; physical frame n of a fresh guest is machine frame first + n.
 #pragma once
 #include "base/bits.h"
 #include "base/ints.h"

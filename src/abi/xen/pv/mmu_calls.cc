@@ -18,8 +18,8 @@ bool is_self(u64 domain) { return (domain & 0xffff) == DOMID_SELF; }
 
 struct MmuextOp : mmuext_op {};
 
-// The requests of a list one after the other. A call that takes long is made again for the rest, as Xen does it, so that
-// the vCPU can be stopped in between; how many are done so far lies where the guest wants to read it.
+// The requests of a list one after the other. A call that takes long is made again for the rest, as Xen does it, so
+// that the vCPU can be stopped in between; how many are done so far lies where the guest wants to read it.
 template <class Request, class One>
 Answer Guest::work_through(Call& call, u64 number, const std::array<u64, 6>& args, One one) {
   const u64 count = args[1] & ~kPreempted;

@@ -82,7 +82,8 @@ std::byte* PageTables::shareable_page(u64 frame) {
 }
 
 u64 PageTables::frame_at(const std::byte* page) const {
-  return layout_.first + (static_cast<u64>(page - memory_.host(Gpa{layout_.first << kPageShift}, kPageSize)) >> kPageShift);
+  return layout_.first +
+         (static_cast<u64>(page - memory_.host(Gpa{layout_.first << kPageShift}, kPageSize)) >> kPageShift);
 }
 
 i64 PageTables::counted(i64 result, Counter refused) {

@@ -85,8 +85,8 @@ class PageTables {
   u64 descriptor_table_ = 0;  // the level 1 table of the vCPUs' descriptor tables
   u64 current_pages_ BH_GUARDED_BY(mutex_);
   std::vector<u64> free_ BH_GUARDED_BY(mutex_);  // ballooned-out frames
-  telemetry::CounterSet counters_{{"pv_table_updates", "pv_table_updates_refused", "pv_table_validations", "pv_pins",
-                                   "pv_pins_refused"}};
+  telemetry::CounterSet counters_{
+      {"pv_table_updates", "pv_table_updates_refused", "pv_table_validations", "pv_pins", "pv_pins_refused"}};
 };
 
 }  // namespace bulkhead::abi::xen::pv

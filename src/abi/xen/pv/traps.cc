@@ -64,9 +64,8 @@ void Guest::run_hypercall(Cpu& cpu, u64 return_rip) {
   Call call{cpu, record(cpu)};
   call.v.work = 0;
   call.v.call_again = false;
-  const Answer answer =
-      domain_->hypercall(call, number,
-                         {gpr[Cpu::kRdi], gpr[Cpu::kRsi], gpr[Cpu::kRdx], gpr[Cpu::kR10], gpr[Cpu::kR8], gpr[Cpu::kR9]});
+  const Answer answer = domain_->hypercall(
+      call, number, {gpr[Cpu::kRdi], gpr[Cpu::kRsi], gpr[Cpu::kRdx], gpr[Cpu::kR10], gpr[Cpu::kR8], gpr[Cpu::kR9]});
   if (call.v.call_again) {
     cpu.rip() = return_rip - 2;  // its `syscall`
   } else if (number != __HYPERVISOR_iret) {
@@ -136,8 +135,8 @@ void Guest::exception(Cpu& cpu, const engine::Trap& trap) {
 void Guest::page_fault(Cpu& cpu, const engine::Trap& trap) {
   u32 error = trap.error & ~kErrorUser;
   if (!in_kernel(cpu)) error |= kErrorUser;
-  const bool may_be_table = (error & (kErrorPresent | kErrorWrite | kErrorUser | kErrorReserved)) ==
-                            (kErrorPresent | kErrorWrite);
+  const bool may_be_table =
+      (error & (kErrorPresent | kErrorWrite | kErrorUser | kErrorReserved)) == (kErrorPresent | kErrorWrite);
   if (may_be_table && write_page_table(cpu, trap.address)) return;
   VcpuRecord& v = record(cpu);
   v.cr2 = trap.address;

@@ -79,13 +79,8 @@ TEST_F(TrapsTest, ExceptionInTheKernel) {
   exception(6);
   EXPECT_EQ(cpu.rip(), kHandler);
   EXPECT_EQ(cpu.gpr()[Cpu::kRsp], address(kStack, 0x800) - 7 * 8);  // aligned first
-  const u64 expected[] = {11,
-                          22,
-                          address(100),
-                          FLAT_KERNEL_CS & ~u64{3},
-                          0x40347,
-                          address(kStack, 0x808),
-                          FLAT_KERNEL_SS};
+  const u64 expected[] = {
+      11, 22, address(100), FLAT_KERNEL_CS & ~u64{3}, 0x40347, address(kStack, 0x808), FLAT_KERNEL_SS};
   for (unsigned i = 0; i < 7; ++i) EXPECT_EQ(pushed(i), expected[i]) << i;
   EXPECT_EQ(cpu.rflags() & 0x40100, 0u);
   EXPECT_FALSE(domain.upcall_masked(0));
@@ -344,9 +339,8 @@ TEST_F(TrapsTest, AreasAreWrittenAlsoAfterAnIretToUserMode) {
   timers.clock().advance(1000);
   iret(to);
   EXPECT_EQ(cpu.mode(), GuestMode::kUser);
-  EXPECT_NE(at<vcpu_runstate_info_t>(kFirstFree + 1).state_entry_time +
-                at<vcpu_runstate_info_t>(kFirstFree + 1).time[0],
-            0u);
+  EXPECT_NE(
+      at<vcpu_runstate_info_t>(kFirstFree + 1).state_entry_time + at<vcpu_runstate_info_t>(kFirstFree + 1).time[0], 0u);
 }
 
 // ---- instructions
@@ -443,9 +437,15 @@ TEST_F(TrapsTest, PortsByPrivilege) {
 
 TEST_F(TrapsTest, UsersHaveNoPrivilegedInstructions) {
   handle(13, kHandler);
-  for (const std::initializer_list<u8> bytes :
-       {std::initializer_list<u8>{0x0f, 0x30}, {0x0f, 0x32}, {0x0f, 0x22, 0xd8}, {0x0f, 0x20, 0xc0}, {0x0f, 0x06},
-        {0x0f, 0x23, 0xc0}, {0x0f, 0x21, 0xc0}, {0x0f, 0x01, 0xd1}, {0x0f, 0x09}}) {
+  for (const std::initializer_list<u8> bytes : {std::initializer_list<u8>{0x0f, 0x30},
+                                                {0x0f, 0x32},
+                                                {0x0f, 0x22, 0xd8},
+                                                {0x0f, 0x20, 0xc0},
+                                                {0x0f, 0x06},
+                                                {0x0f, 0x23, 0xc0},
+                                                {0x0f, 0x21, 0xc0},
+                                                {0x0f, 0x01, 0xd1},
+                                                {0x0f, 0x09}}) {
     enter_user();
     cpu.gpr()[Cpu::kRcx] = 0xc0000100;
     code(bytes);
@@ -455,9 +455,17 @@ TEST_F(TrapsTest, UsersHaveNoPrivilegedInstructions) {
 }
 
 TEST_F(TrapsTest, OthersAreNotEmulated) {
-  for (const std::initializer_list<u8> bytes :
-       {std::initializer_list<u8>{0xf4}, {0x0f, 0x01, 0xf8}, {0x0f, 0x01, 0x18}, {0x0f, 0x00, 0xd8}, {0x8e, 0xd8},
-        {0xcf}, {0x0f, 0x07}, {0x0f, 0x01, 0xc1}, {0x6c}, {0x06}, {0x90}})
+  for (const std::initializer_list<u8> bytes : {std::initializer_list<u8>{0xf4},
+                                                {0x0f, 0x01, 0xf8},
+                                                {0x0f, 0x01, 0x18},
+                                                {0x0f, 0x00, 0xd8},
+                                                {0x8e, 0xd8},
+                                                {0xcf},
+                                                {0x0f, 0x07},
+                                                {0x0f, 0x01, 0xc1},
+                                                {0x6c},
+                                                {0x06},
+                                                {0x90}})
     EXPECT_FALSE(emulated(bytes));
 }
 
@@ -475,8 +483,8 @@ TEST_F(TrapsTest, DebugRegisters) {
   const auto set = [&](u64 index, u64 value) { return call(__HYPERVISOR_set_debugreg, {index, value}); };
   EXPECT_EQ(set(0, address(5)), 0);
   EXPECT_EQ(call(__HYPERVISOR_get_debugreg, {0}), static_cast<i64>(address(5)));
-  for (const u64 bad : {kHypervisor, kHypervisor - 4, kPerDomainStart, kHypervisor + (u64{16} << 39) - 1, u64{1} << 47,
-                        u64{1} << 63})
+  for (const u64 bad :
+       {kHypervisor, kHypervisor - 4, kPerDomainStart, kHypervisor + (u64{16} << 39) - 1, u64{1} << 47, u64{1} << 63})
     EXPECT_EQ(set(1, bad), -XEN_EPERM) << std::hex << bad;
   EXPECT_EQ(set(7, 1 | 2u << 16), -XEN_EPERM);  // breakpoint at a port
   EXPECT_EQ(set(7, u64{2} << 28), -XEN_EPERM);

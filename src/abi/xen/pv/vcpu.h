@@ -39,10 +39,10 @@ struct VcpuRecord {
   Callback event, failsafe, syscall, syscall32, sysenter, nmi;
   u64 kernel_sp = 0;
   u16 kernel_ss = 0;
-  u64 cr0 = 0;          // as the guest set it; TS of it counts
+  u64 cr0 = 0;  // as the guest set it; TS of it counts
   u64 cr2 = 0;
   u8 iopl = 0;
-  bool auto_ibrs = false;  // EFER.AIBRSE
+  bool auto_ibrs = false;              // EFER.AIBRSE
   u64 kernel_root = 0, user_root = 0;  // frames; user_root 0: none
   std::vector<u64> gdt_frames;
   u32 gdt_entries = 0;

@@ -36,9 +36,8 @@ std::span<std::byte> piece(std::byte* page, const Ring& ring, u32 index, u32 len
 }  // namespace
 
 PvConsole::PvConsole(ConsoleBackend* backend)
-    : core_{{ConsolePortSpec{.name = "", .backend = backend, .is_console = true}}}, work_{[this](u64 bits) {
-        work(bits);
-      }} {
+    : core_{{ConsolePortSpec{.name = "", .backend = backend, .is_console = true}}},
+      work_{[this](u64 bits) { work(bits); }} {
   core_.listen([this](unsigned, ConsoleCore::Event event) {
     if (event == ConsoleCore::Event::kReadable) work_.post(kFill);
     if (event == ConsoleCore::Event::kWritable) work_.post(kDrain);

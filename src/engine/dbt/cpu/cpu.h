@@ -134,7 +134,7 @@ class Cpu {
       for (TlbEntry& entry : space) visit(entry);
     for (Victim& victim : victims_) visit(victim.entry);
   }
-  void invpcid(u64 type, u64 pcid, u64 linear);    // raises #GP; CPL and CPUID are the caller's to check
+  void invpcid(u64 type, u64 pcid, u64 linear);  // raises #GP; CPL and CPUID are the caller's to check
   // Linear code address to guest-physical; sets A; raises #PF. For block lookup.
   u64 translate_code(u64 linear);
 
@@ -242,9 +242,9 @@ class Cpu {
   // While one instruction is run with its writes to the page `redirect_linear` going to `redirect_host`.
   u64 redirect_linear = kNoTag;
   std::byte* redirect_host = nullptr;
-  bool try_load_segment(Seg seg, u16 selector);         // false: fault; nothing has changed
-  bool try_load_code_and_stack(u16 cs, u16 ss);         // the same
-  void set_flat_code_and_stack(u16 cs, u16 ss);         // ring 3, 64-bit
+  bool try_load_segment(Seg seg, u16 selector);  // false: fault; nothing has changed
+  bool try_load_code_and_stack(u16 cs, u16 ss);  // the same
+  void set_flat_code_and_stack(u16 cs, u16 ss);  // ring 3, 64-bit
   bool try_copy_in(u64 linear, std::span<std::byte> out);
   bool try_copy_out(u64 linear, std::span<const std::byte> in);
   bool try_set_xcr0(u64 value);

@@ -157,7 +157,8 @@ void Translator::remember(const Block& block) {
     const unsigned hash = page_hash(address);
     code_pages_[hash / 64] |= u64{1} << (hash % 64);
   }
-  if (space != TlbSpace::kUser && ((s_.cr4 & (1u << 7)) != 0 || cpu_.deprivileged) && cpu_.walk(rip, Access::kExecute, false, true).global)
+  if (space != TlbSpace::kUser && ((s_.cr4 & (1u << 7)) != 0 || cpu_.deprivileged) &&
+      cpu_.walk(rip, Access::kExecute, false, true).global)
     return;
   if (log_count_ == kLogSize)
     log_overflow_ = true;

@@ -135,8 +135,8 @@ StepResult op_vmcall(Cpu& cpu, const Insn& insn) {
     return next_changed(cpu, insn);
   }
   const bool wide = cpu.code_size() == CodeSize::k64;
-  static constexpr std::array<std::array<u8, 6>, 2> kArguments = {{{kRbx, kRcx, kRdx, kRsi, kRdi, kRbp},
-                                                                   {kRdi, kRsi, kRdx, kR10, kR8, kR9}}};
+  static constexpr std::array<std::array<u8, 6>, 2> kArguments = {
+      {{kRbx, kRcx, kRdx, kRsi, kRdi, kRbp}, {kRdi, kRsi, kRdx, kR10, kR8, kR9}}};
   const u64 mask = mask_for_size(wide ? 8 : 4);
   HypercallExit call{s.gpr[kRax] & mask, {}, wide};
   for (unsigned i = 0; i < 6; ++i) call.args[i] = s.gpr[kArguments[wide ? 1 : 0][i]] & mask;

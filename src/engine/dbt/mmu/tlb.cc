@@ -32,7 +32,9 @@ TlbSpace Cpu::space_for(unsigned cpl) const {
 }
 
 // Implicit supervisor accesses: AC does not help them [SDM-3A §4.6.1].
-TlbSpace Cpu::system_space() const { return smap_active() || deprivileged ? TlbSpace::kSupervisor : TlbSpace::kSupervisorAc; }
+TlbSpace Cpu::system_space() const {
+  return smap_active() || deprivileged ? TlbSpace::kSupervisor : TlbSpace::kSupervisorAc;
+}
 
 void Cpu::log_fill(TlbSpace space, TlbEntry& entry, unsigned slot) {
   if (entry.gpa_page & kTlbUsed) return;

@@ -36,7 +36,8 @@ class FakeCpu final : public engine::DeprivilegedCpu {
   // As engines do: only for the kernel.
   bool read(u64 linear, std::span<std::byte> out) override {
     BH_ASSERT(mode_ == engine::GuestMode::kKernel);
-    return each_page(linear, out.size(), false, [&](std::byte* at, u64 done, u64 n) { std::memcpy(&out[done], at, n); });
+    return each_page(linear, out.size(), false,
+                     [&](std::byte* at, u64 done, u64 n) { std::memcpy(&out[done], at, n); });
   }
   bool write(u64 linear, std::span<const std::byte> in) override {
     BH_ASSERT(mode_ == engine::GuestMode::kKernel);
@@ -108,8 +109,8 @@ class FakeCpu final : public engine::DeprivilegedCpu {
   u64 kernel_root = 0, user_root = 0;
   unsigned full_flushes = 0, half_flushes = 0, vector_resets = 0, vector_loads = 0;
   std::vector<u64> flushed_pages, flushed_others;
-  std::vector<std::byte> code;           // at RIP
-  std::function<void(u64* copy)> step;   // the instruction that step_into_copy() runs; none: it cannot
+  std::vector<std::byte> code;          // at RIP
+  std::function<void(u64* copy)> step;  // the instruction that step_into_copy() runs; none: it cannot
   std::vector<u16> bad_selectors;
   std::array<u16, 6> selectors{};
   std::array<u64, 6> bases{};

@@ -1,5 +1,5 @@
-// A PV guest of 512 frames on vCPUs that run nothing: real page tables, a real Guest, a real Domain. One table of level 1
-// maps frame n at address(n), writable but for the tables themselves.
+// A PV guest of 512 frames on vCPUs that run nothing: real page tables, a real Guest, a real Domain. One table of level
+// 1 maps frame n at address(n), writable but for the tables themselves.
 #pragma once
 #include <xen/callback.h>
 #include <xen/errno.h>
@@ -15,9 +15,9 @@
 namespace bulkhead::abi::xen::pv::testing {
 
 inline GuestMemory make_memory(const Layout& layout) {
-  auto memory = GuestMemory::create({{Gpa{0}, layout.ram_frames << kPageShift},
-                                     {Gpa{layout.ram_frames << kPageShift},
-                                      (layout.all_frames - layout.ram_frames) << kPageShift}});
+  auto memory = GuestMemory::create(
+      {{Gpa{0}, layout.ram_frames << kPageShift},
+       {Gpa{layout.ram_frames << kPageShift}, (layout.all_frames - layout.ram_frames) << kPageShift}});
   BH_ASSERT(memory.has_value());
   return std::move(*memory);
 }
@@ -42,7 +42,8 @@ class FakePartition final : public engine::Partition {
 
 inline constexpr u64 kFrames = 512, kBase = 0xffffffff80000000;
 inline constexpr u64 kL4 = 1, kL3 = 2, kL2 = 3, kL1 = 4, kStack = 8, kFirstFree = 16;
-inline constexpr u64 kFlags = kPresent | kWritable | kUser | kAccessed | kDirty, kReadOnly = kPresent | kUser | kAccessed;
+inline constexpr u64 kFlags = kPresent | kWritable | kUser | kAccessed | kDirty,
+                     kReadOnly = kPresent | kUser | kAccessed;
 inline constexpr u64 kHypervisor = 0xffff800000000000;
 constexpr u64 address(u64 frame, u64 offset = 0) { return kBase + (frame << kPageShift) + offset; }
 
@@ -110,7 +111,7 @@ class SmallMachine : public SmallMemory {
     return call(number, {command, address(kFirstFree)}, vcpu);
   }
   i64 mmuext(unsigned command, u64 one, u64 two = 0) {
-    struct mmuext_op op {};
+    struct mmuext_op op{};
     op.cmd = command;
     op.arg1.mfn = one;
     op.arg2.src_mfn = two;
@@ -137,7 +138,8 @@ class SmallMachine : public SmallMemory {
   // The words that the last bounce left on the kernel's stack.
   u64 pushed(unsigned index, unsigned vcpu = 0) {
     u64 word = 0;
-    const bool read = cpus[vcpu].read(cpus[vcpu].gpr()[Cpu::kRsp] + index * 8, std::as_writable_bytes(std::span{&word, 1}));
+    const bool read =
+        cpus[vcpu].read(cpus[vcpu].gpr()[Cpu::kRsp] + index * 8, std::as_writable_bytes(std::span{&word, 1}));
     return read ? word : 0xdeadbeef;
   }
   u64 counter(Guest::Counter which) const { return guest.counters()[which].value(); }
