@@ -12,6 +12,7 @@
 #include "machine/microvm/layout.h"
 #include "machine/microvm/vcpu_gang.h"
 #include "machine/microvm/xen_abi.h"
+#include "machine/microvm/xen_store.h"
 
 namespace bulkhead::machine {
 namespace {
@@ -48,7 +49,7 @@ class MicrovmMachine final : public Microvm {
     BH_ASSIGN(board_, Board::create(config, *partition_, memory_, timers_,
                                     [this](Outcome outcome) { gang_->finish(std::move(outcome)); }));
     gang_ = std::make_unique<VcpuGang>(*partition_, vcpus_, board_->ports(), board_->mmio());
-    if (config.abi == Abi::kXen) offer_xen(partition_config.cpu_model);
+    if (config.abi == Abi::kXen) BH_TRY(offer_xen(partition_config.cpu_model, config));
     return boot(config);
   }
 
@@ -56,6 +57,11 @@ class MicrovmMachine final : public Microvm {
   void stop() override { gang_->finish({Outcome::Kind::kStopped, 0, {}}); }
   std::vector<ExitStatistics> exit_statistics() const override { return gang_->meter().statistics(); }
   std::string kernel_description() const override { return description_; }
+
+  Result<Asked> request_shutdown(ShutdownRequest what) override {
+    if (xen_store_ == nullptr) return Microvm::request_shutdown(what);
+    return xen_store_->control().request(what);
+  }
 
   std::vector<HypercallStatistics> hypercall_statistics() const override {
     std::vector<HypercallStatistics> all;
@@ -71,19 +77,25 @@ class MicrovmMachine final : public Microvm {
     add(sums, gang_->counters());
     if (xen_ != nullptr)
       for (const auto& [name, value] : xen_->domain().counter_values()) sums["xen_" + name] = value;
+    if (xen_store_ != nullptr) {
+      add(sums, xen_store_->store().counters());
+      add(sums, xen_store_->control().counters());
+    }
     sums["unclaimed_port_accesses"] = board_->ports().unclaimed();
     sums["unclaimed_mmio_accesses"] = board_->mmio().unclaimed();
     return {sums.begin(), sums.end()};
   }
 
  private:
-  void offer_xen(const engine::CpuModel& model) {
+  Result<void> offer_xen(const engine::CpuModel& model, const MicrovmConfig& config) {
     xen_ =
         std::make_unique<XenAbi>(model, vcpus_, *partition_, memory_, timers_,
                                  XenAbi::Ports{.wake = [this](unsigned vcpu) { gang_->wake(vcpu); },
                                                .finish = [this](Outcome outcome) { gang_->finish(std::move(outcome)); },
                                                .pulse_gsi = [this](u32 gsi) { board_->pulse(Gsi{gsi}); }});
     gang_->set_abi(xen_.get());
+    BH_ASSIGN(xen_store_, XenStore::open(*xen_, config));
+    return {};
   }
 
   Result<void> boot(const MicrovmConfig& config) {
@@ -103,6 +115,7 @@ class MicrovmMachine final : public Microvm {
   std::unique_ptr<Board> board_;
   std::unique_ptr<VcpuGang> gang_;
   std::unique_ptr<XenAbi> xen_;
+  std::unique_ptr<XenStore> xen_store_;
   std::string description_;
 };
 }  // namespace

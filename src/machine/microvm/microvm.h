@@ -26,6 +26,7 @@ namespace bulkhead::machine {
 enum class BootProtocol : u8 { kAuto, kPvh, kLinux64, kMultiboot };
 
 struct MicrovmConfig {
+  std::string name = "zone";
   Abi abi = Abi::kXen;
   unsigned vcpus = 1;
   u64 memory_bytes = 512u << 20;

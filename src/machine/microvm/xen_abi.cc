@@ -2,7 +2,6 @@
 
 #include <xen/hvm/params.h>
 
-#include <random>
 #include <utility>
 
 #include "abi/xen/errors.h"
@@ -10,6 +9,7 @@
 #include "base/assert.h"
 #include "base/bits.h"
 #include "machine/microvm/layout.h"
+#include "machine/xen/uuid.h"
 #include "spec/e820.h"
 
 namespace bulkhead::machine {
@@ -19,15 +19,6 @@ using NextStep = GuestAbi::Next;
 namespace {
 constexpr u64 kMsiAddress = 0xFEE00000;
 constexpr unsigned kMsiDestinationShift = 12;
-
-std::array<u8, 16> fresh_uuid() {
-  std::array<u8, 16> uuid;
-  std::random_device random;
-  for (u8& byte : uuid) byte = static_cast<u8>(random());
-  uuid[6] = static_cast<u8>((uuid[6] & 0x0f) | 0x40);
-  uuid[8] = static_cast<u8>((uuid[8] & 0x3f) | 0x80);
-  return uuid;
-}
 
 NextStep next_step(After after) {
   switch (after) {
@@ -86,7 +77,7 @@ DomainConfig XenAbi::config(const engine::CpuModel& model, unsigned vcpus) const
   DomainConfig config;
   config.kind = GuestKind::kPvh;
   config.domid = kDomid;
-  config.uuid = fresh_uuid();
+  config.uuid = random_uuid();
   config.vcpus = vcpus;
   config.tsc_hz = model.tsc_hz;
   config.guest_tsc = [this] { return partition_.guest_tsc(); };

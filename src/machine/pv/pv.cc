@@ -1,7 +1,6 @@
 #include "machine/pv/pv.h"
 
 #include <map>
-#include <random>
 
 #include "abi/xen/pv/builder.h"
 #include "abi/xen/pv/cpu_policy.h"
@@ -15,9 +14,10 @@
 #include "device/xenbus/store/server.h"
 #include "device/xenbus/store/setup_domain.h"
 #include "machine/microvm/vcpu_gang.h"
-#include "machine/pv/pv_ports.h"
-#include "machine/pv/xen_control.h"
 #include "machine/pv/xen_disks.h"
+#include "machine/xen/control.h"
+#include "machine/xen/ports.h"
+#include "machine/xen/uuid.h"
 
 namespace bulkhead::machine {
 namespace {
@@ -42,24 +42,6 @@ Result<void> check(const PvConfig& config, const engine::Engine& engine) {
   if (!is_aligned(config.memory_bytes, kPageSize))
     return fail("{} bytes of memory are not a whole number of pages (4096 bytes)", config.memory_bytes);
   return {};
-}
-
-std::array<u8, 16> random_uuid() {
-  std::random_device source;
-  std::array<u8, 16> uuid;
-  for (u8& byte : uuid) byte = static_cast<u8>(source());
-  uuid[6] = static_cast<u8>((uuid[6] & 0x0f) | 0x40);
-  uuid[8] = static_cast<u8>((uuid[8] & 0x3f) | 0x80);
-  return uuid;
-}
-
-std::string uuid_text(const std::array<u8, 16>& uuid) {
-  std::string text;
-  for (std::size_t i = 0; i < uuid.size(); ++i) {
-    if (i == 4 || i == 6 || i == 8 || i == 10) text += '-';
-    text += fmt::format("{:02x}", uuid[i]);
-  }
-  return text;
 }
 
 Outcome outcome_of(xen::ShutdownReason reason, const std::string& crash) {

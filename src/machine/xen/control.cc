@@ -1,4 +1,4 @@
-#include "machine/pv/xen_control.h"
+#include "machine/xen/control.h"
 
 #include <fmt/format.h>
 
