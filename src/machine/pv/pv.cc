@@ -86,10 +86,9 @@ class PvMachine final : public Pv {
     }
     description_ = built.description;
     tables_ = std::make_unique<pv::PageTables>(memory_, layout_);
-    guest_ = std::make_unique<pv::Guest>(*partition_, *tables_, vcpus_,
-                                         [this](xen::ShutdownReason reason, const std::string& crash) {
-                                           gang_->finish(outcome_of(reason, crash));
-                                         });
+    guest_ = std::make_unique<pv::Guest>(
+        *partition_, *tables_, vcpus_,
+        [this](xen::ShutdownReason reason, const std::string& crash) { gang_->finish(outcome_of(reason, crash)); });
     make_domain(config, tsc_hz);
     BH_TRY(connect(config, built));
     for (unsigned i = 0; i < config.disks.size(); ++i)
@@ -198,7 +197,8 @@ class PvMachine final : public Pv {
 
   static void add(std::map<std::string, u64>& sums, const telemetry::CounterSet& counters,
                   const std::string& prefix = {}) {
-    for (std::size_t i = 0; i < counters.size(); ++i) sums[prefix + std::string{counters.name(i)}] += counters[i].value();
+    for (std::size_t i = 0; i < counters.size(); ++i)
+      sums[prefix + std::string{counters.name(i)}] += counters[i].value();
   }
 
   GuestMemory memory_;

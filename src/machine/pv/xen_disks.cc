@@ -10,7 +10,7 @@ namespace {
 
 using namespace device::xenbus;
 
-constexpr std::array kStates = {"unknown", "initialising", "waiting for the guest", "initialised",  "connected",
+constexpr std::array kStates = {"unknown", "initialising", "waiting for the guest", "initialised", "connected",
                                 "closing", "closed",       "reconfiguring",         "reconfigured"};
 
 DiskRemoved removed(Unplugged how) {
