@@ -2,6 +2,8 @@
 #include <xen/errno.h>
 #include <xen/xen.h>
 
+#include <algorithm>
+
 #include "abi/xen/pv/call.h"
 
 namespace bulkhead::abi::xen::pv {
@@ -31,67 +33,47 @@ u64 Guest::guest_flags(const Cpu& cpu, bool masked) {
 }
 
 // Onto the kernel's stack, 16-byte aligned before the first word; `words` from the lowest address up.
-bool Guest::push_frame(Cpu& cpu, VcpuRecord& v, std::span<const u64> words) {
-  (void)v;
+bool Guest::push_frame(Cpu& cpu, std::span<const u64> words) {
   const u64 at = cpu.gpr()[Cpu::kRsp] - words.size_bytes();
   if (!Call::allowed(at, words.size_bytes()) || !cpu.write(at, std::as_bytes(words))) return false;
   cpu.gpr()[Cpu::kRsp] = at;
   return true;
 }
 
-void Guest::bounce(Cpu& cpu, const Bounce& to) {
-  VcpuRecord& v = record(cpu);
-  if (to.address == 0) return crash(cpu, "the guest has no handler for what happened to it");
-  const bool from_kernel = cpu.mode() == engine::GuestMode::kKernel;
-  const bool masked = domain_->upcall_masked(cpu.index());
-  auto& gpr = cpu.gpr();
-  const u64 rsp = gpr[Cpu::kRsp];
-  const u64 cs = saved_cs(cpu.selector(Cpu::kCs), from_kernel) | u64{masked} << 32, ss = cpu.selector(Cpu::kSs);
-  const u64 flags = guest_flags(cpu, masked);
-  if (!from_kernel) toggle(cpu);
-  gpr[Cpu::kRsp] = (from_kernel ? rsp : v.kernel_sp) & ~u64{15};
-  bool pushed;
-  if (to.error) {
-    const u64 words[] = {gpr[Cpu::kRcx], gpr[Cpu::kR11], *to.error, cpu.rip(), cs, flags, rsp, ss};
-    pushed = push_frame(cpu, v, words);
-  } else {
-    const u64 words[] = {gpr[Cpu::kRcx], gpr[Cpu::kR11], cpu.rip(), cs, flags, rsp, ss};
-    pushed = push_frame(cpu, v, words);
-  }
-  if (!pushed) return crash(cpu, "the guest kernel's stack cannot be written");
-  cpu.set_flat_code_and_stack(FLAT_KERNEL_CS, FLAT_KERNEL_SS);
-  cpu.set_rflags(cpu.rflags() & ~(kTf | kNt | kRf | kVm | kAc));
-  cpu.rip() = to.address;
-  if (to.mask_events) domain_->set_upcall_masked(cpu.index(), true);
-}
-
-// The guest asked to go on with selectors that cannot be loaded.
-void Guest::bounce_failsafe(Cpu& cpu, u16 cs, u16 ss) {
-  VcpuRecord& v = record(cpu);
-  counters_[kFailsafes].add();
-  if (v.failsafe.address == 0) return crash(cpu, "the guest returned to bad selectors and has no failsafe callback");
+// A frame is RCX, R11, what the handler is told, and where the guest was.
+void Guest::enter_kernel(Cpu& cpu, const Callback& handler, std::span<const u64> told, u16 cs, u16 ss) {
+  constexpr std::size_t kMostTold = 4;
+  BH_ASSERT(told.size() <= kMostTold);
   const bool from_kernel = cpu.mode() == engine::GuestMode::kKernel;
   const bool masked = domain_->upcall_masked(cpu.index());
   auto& gpr = cpu.gpr();
   const u64 rsp = gpr[Cpu::kRsp], flags = guest_flags(cpu, masked);
   if (!from_kernel) toggle(cpu);
-  gpr[Cpu::kRsp] = (from_kernel ? rsp : v.kernel_sp) & ~u64{15};
-  const u64 words[] = {gpr[Cpu::kRcx],
-                       gpr[Cpu::kR11],
-                       cpu.selector(Cpu::kDs),
-                       cpu.selector(Cpu::kEs),
-                       cpu.selector(Cpu::kFs),
-                       cpu.selector(Cpu::kGs),
-                       cpu.rip(),
-                       saved_cs(cs, from_kernel) | u64{masked} << 32,
-                       flags,
-                       rsp,
-                       ss};
-  if (!push_frame(cpu, v, words)) return crash(cpu, "the guest kernel's stack cannot be written");
+  gpr[Cpu::kRsp] = (from_kernel ? rsp : record(cpu).kernel_sp) & ~u64{15};
+  std::array<u64, 7 + kMostTold> words{gpr[Cpu::kRcx], gpr[Cpu::kR11]};
+  u64* const rest = std::ranges::copy(told, &words[2]).out;
+  std::ranges::copy(std::array{cpu.rip(), saved_cs(cs, from_kernel) | u64{masked} << 32, flags, rsp, u64{ss}}, rest);
+  if (!push_frame(cpu, std::span{words}.first(7 + told.size())))
+    return crash(cpu, "the guest kernel's stack cannot be written");
   cpu.set_flat_code_and_stack(FLAT_KERNEL_CS, FLAT_KERNEL_SS);
   cpu.set_rflags(cpu.rflags() & ~(kTf | kNt | kRf | kVm | kAc));
-  cpu.rip() = v.failsafe.address;
-  if (v.failsafe.mask_events) domain_->set_upcall_masked(cpu.index(), true);
+  cpu.rip() = handler.address;
+  if (handler.mask_events) domain_->set_upcall_masked(cpu.index(), true);
+}
+
+void Guest::bounce(Cpu& cpu, const Callback& handler, std::optional<u32> error) {
+  if (handler.address == 0) return crash(cpu, "the guest has no handler for what happened to it");
+  const u64 code = error.value_or(0);
+  enter_kernel(cpu, handler, std::span{&code, error ? 1u : 0u}, cpu.selector(Cpu::kCs), cpu.selector(Cpu::kSs));
+}
+
+// The guest asked to go on with selectors that cannot be loaded.
+void Guest::bounce_failsafe(Cpu& cpu, u16 cs, u16 ss) {
+  const Callback& failsafe = record(cpu).failsafe;
+  counters_[kFailsafes].add();
+  if (failsafe.address == 0) return crash(cpu, "the guest returned to bad selectors and has no failsafe callback");
+  const u64 data[] = {cpu.selector(Cpu::kDs), cpu.selector(Cpu::kEs), cpu.selector(Cpu::kFs), cpu.selector(Cpu::kGs)};
+  enter_kernel(cpu, failsafe, data, cs, ss);
 }
 
 // RAX, R11 and RCX come from the frame too: the value returned goes into RAX.

@@ -4,8 +4,11 @@
 
 namespace bulkhead::abi::xen::pv {
 
+// With 48 bits of address, which is what a PV guest is told that it has.
+constexpr bool canonical(u64 address) { return sign_extend(address, 6) == address; }
+
 struct Guest::Call final : Caller {
-  Call(Cpu& a_cpu, VcpuRecord& a_record) : cpu{a_cpu}, v{a_record} {}
+  Call(Guest& guest, Cpu& a_cpu) : cpu{a_cpu}, v{guest.record(a_cpu)}, bad_pointers{guest.counters_[kBadPointers]} {}
   unsigned vcpu() const override { return cpu.index(); }
   // The hypervisor's area is not the guest's to hand over, though some of it can be read.
   bool read(u64 gva, std::span<std::byte> out) override {
@@ -16,17 +19,25 @@ struct Guest::Call final : Caller {
     const AsKernel as_kernel{cpu};
     return allowed(gva, in.size()) && cpu.write(gva, in);
   }
+  // For our own calls: false is -EFAULT, and counted.
+  template <class T>
+  bool get(u64 gva, std::span<T> values) {
+    return counted(read(gva, std::as_writable_bytes(values)));
+  }
   template <class T>
   bool get(u64 gva, T& value) {
-    return read(gva, std::as_writable_bytes(std::span{&value, 1}));
+    return get(gva, std::span{&value, 1});
   }
   template <class T>
   bool put(u64 gva, const T& value) {
-    return write(gva, std::as_bytes(std::span{&value, 1}));
+    return counted(write(gva, std::as_bytes(std::span{&value, 1})));
+  }
+  bool counted(bool good) {
+    if (!good) bad_pointers.add();
+    return good;
   }
   static bool allowed(u64 gva, u64 size) {
-    constexpr u64 kStart = 0xffff800000000000, kEnd = 0xffff880000000000;
-    return gva + size >= gva && (gva + size <= kStart || gva >= kEnd);
+    return gva + size >= gva && (gva + size <= kMachineToPhysicalStart || gva >= Cpu::kKernelHalf);
   }
 
   // What the kernel is owed (runstate, time) is also written when the call was an iret to user mode.
@@ -47,6 +58,7 @@ struct Guest::Call final : Caller {
 
   Cpu& cpu;
   VcpuRecord& v;
+  telemetry::Counter& bad_pointers;
 };
 
 }  // namespace bulkhead::abi::xen::pv

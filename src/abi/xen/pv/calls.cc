@@ -11,7 +11,6 @@
 
 namespace bulkhead::abi::xen::pv {
 namespace {
-bool canonical(u64 address) { return static_cast<u64>(static_cast<i64>(address << 16) >> 16) == address; }
 constexpr u32 kReservedEntry = 14 * 512;  // FIRST_RESERVED_GDT_ENTRY [xen/arch-x86/xen.h]
 }  // namespace
 
@@ -74,10 +73,7 @@ Answer Guest::set_trap_table(Call& call, u64 table) {
   }
   for (unsigned i = 0; i < 512; ++i) {
     trap_info_t info;
-    if (!call.get(table + i * sizeof info, info)) {
-      counters_[kBadPointers].add();
-      return {-XEN_EFAULT};
-    }
+    if (!call.get(table + i * sizeof info, info)) return {-XEN_EFAULT};
     if (info.address == 0) return {0};
     if (!canonical(info.address)) return {-XEN_EINVAL};
     call.v.traps[info.vector] = {info.address, static_cast<u16>(info.cs | 3), static_cast<u8>(TI_GET_DPL(&info)),
@@ -106,10 +102,7 @@ Answer Guest::set_gdt(Call& call, u64 pointer, u64 entries) {
   if (entries > kReservedEntry) return {-XEN_EINVAL};
   std::array<u64, kGuestDescriptorPages> frames;
   const std::size_t count = (entries + 511) / 512;
-  if (!call.read(pointer, std::as_writable_bytes(std::span{frames}.first(count)))) {
-    counters_[kBadPointers].add();
-    return {-XEN_EFAULT};
-  }
+  if (!call.get(pointer, std::span{frames}.first(count))) return {-XEN_EFAULT};
   const i64 error = load_gdt(call.cpu.index(), call.v, std::span{frames}.first(count), static_cast<u32>(entries));
   if (error == 0)  // all entries up to Xen's own can be reached; those that are not there fault
     call.cpu.flush_tlb(true);
@@ -144,41 +137,33 @@ Answer Guest::set_segment_base(Cpu& cpu, u64 which, u64 base) {
 // ---- callbacks
 
 i64 Guest::set_callback(VcpuRecord& v, unsigned type, Callback callback) {
+  static constexpr auto kCallbacks = [] {
+    std::array<Callback VcpuRecord::*, CALLBACKTYPE_syscall32 + 1> all{};
+    all[CALLBACKTYPE_event] = &VcpuRecord::event;
+    all[CALLBACKTYPE_failsafe] = &VcpuRecord::failsafe;
+    all[CALLBACKTYPE_syscall] = &VcpuRecord::syscall;
+    all[CALLBACKTYPE_syscall32] = &VcpuRecord::syscall32;
+    all[CALLBACKTYPE_sysenter] = &VcpuRecord::sysenter;
+    all[CALLBACKTYPE_nmi] = &VcpuRecord::nmi;
+    return all;
+  }();
   if (!canonical(callback.address)) return -XEN_EINVAL;
-  switch (type) {
-    case CALLBACKTYPE_event:
-      v.event = {callback.address, true};
-      return 0;
-    case CALLBACKTYPE_failsafe:
-      v.failsafe = callback;
-      return 0;
-    case CALLBACKTYPE_syscall:
-      v.syscall = callback;
-      return 0;
-    case CALLBACKTYPE_syscall32:
-      v.syscall32 = callback;
-      return 0;
-    case CALLBACKTYPE_sysenter:
-      v.sysenter = callback;
-      return 0;
-    case CALLBACKTYPE_nmi:
-      v.nmi = {callback.address, true};
-      return 0;
-    default:
-      return -XEN_ENOSYS;
-  }
+  if (type >= kCallbacks.size() || kCallbacks[type] == nullptr) return -XEN_ENOSYS;
+  if (type == CALLBACKTYPE_event || type == CALLBACKTYPE_nmi) callback.mask_events = true;
+  v.*kCallbacks[type] = callback;
+  return 0;
 }
 
 Answer Guest::callback_op(Call& call, u64 command, u64 argument) {
   switch (command) {
     case CALLBACKOP_register: {
       callback_register_t request;
-      if (!call.get(argument, request)) break;
+      if (!call.get(argument, request)) return {-XEN_EFAULT};
       return {set_callback(call.v, request.type, {request.address, (request.flags & CALLBACKF_mask_events) != 0})};
     }
     case CALLBACKOP_unregister: {
       callback_unregister_t request;
-      if (!call.get(argument, request)) break;
+      if (!call.get(argument, request)) return {-XEN_EFAULT};
       if (request.type != CALLBACKTYPE_sysenter && request.type != CALLBACKTYPE_syscall32 &&
           request.type != CALLBACKTYPE_nmi)
         return {request.type <= CALLBACKTYPE_syscall ? -XEN_EINVAL : -XEN_ENOSYS};
@@ -187,8 +172,6 @@ Answer Guest::callback_op(Call& call, u64 command, u64 argument) {
     default:
       return {-XEN_ENOSYS};
   }
-  counters_[kBadPointers].add();
-  return {-XEN_EFAULT};
 }
 
 // There is no hardware to give: only the guest's own view of I/O privilege is kept.
@@ -196,10 +179,7 @@ Answer Guest::physdev_op(Call& call, u64 command, u64 argument) {
   switch (command) {
     case PHYSDEVOP_set_iopl: {
       physdev_set_iopl_t request;
-      if (!call.get(argument, request)) {
-        counters_[kBadPointers].add();
-        return {-XEN_EFAULT};
-      }
+      if (!call.get(argument, request)) return {-XEN_EFAULT};
       if (request.iopl > 3) return {-XEN_EINVAL};
       call.v.iopl = static_cast<u8>(request.iopl);
       return {0};

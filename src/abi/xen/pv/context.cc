@@ -68,15 +68,11 @@ void Guest::begin(Cpu& cpu) {
 
 i64 Guest::initialise(Caller& caller, unsigned vcpu, u64 pointer) {
   auto context = std::make_unique<vcpu_guest_context_t>();
-  if (!caller.read(pointer, std::as_writable_bytes(std::span{context.get(), 1}))) {
-    counters_[kBadPointers].add();
-    return -XEN_EFAULT;
-  }
+  if (!static_cast<Call&>(caller).get(pointer, *context)) return -XEN_EFAULT;
   const vcpu_guest_context_t& c = *context;
   VcpuRecord& v = *vcpus_[vcpu];
   Lock lock{initialise_mutex_};  // two vCPUs may want the same third one
   if (v.initialised) return -XEN_EEXIST;
-  const auto canonical = [](u64 a) { return static_cast<u64>(static_cast<i64>(a << 16) >> 16) == a; };
   for (const u64 address : {u64{c.user_regs.rip}, u64{c.fs_base}, u64{c.gs_base_kernel}, u64{c.gs_base_user},
                             u64{c.event_callback_eip}, u64{c.failsafe_callback_eip}, u64{c.syscall_callback_eip}})
     if (!canonical(address)) return -XEN_EINVAL;

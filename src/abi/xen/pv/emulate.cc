@@ -38,8 +38,6 @@ constexpr u64 kEferValue = 0xd01, kEferAutoIbrs = u64{1} << 21;  // NXE, LMA, LM
 // The vCPU's own, in which nothing ever happens.
 bool is_machine_check(u32 index) { return (index >= 0x179 && index <= 0x17b) || (index >= 0x400 && index < 0x480); }
 
-bool canonical(u64 address) { return static_cast<u64>(static_cast<i64>(address << 16) >> 16) == address; }
-
 struct Decoded {
   ZydisDecodedInstruction insn;
   ZydisDecodedOperand operands[ZYDIS_MAX_OPERAND_COUNT];

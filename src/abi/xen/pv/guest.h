@@ -69,7 +69,7 @@ class Guest final : public engine::DeprivilegedGuest, public GuestCalls, public 
 
  private:
   using Cpu = engine::DeprivilegedCpu;
-  struct Call;  // a hypercall's caller: calls.cc
+  struct Call;  // a hypercall's caller: call.h
   VcpuRecord& record(const Cpu& cpu) { return *vcpus_[cpu.index()]; }
 
   // traps.cc
@@ -84,15 +84,11 @@ class Guest final : public engine::DeprivilegedGuest, public GuestCalls, public 
   void deliver_events(Cpu& cpu);
   void crash(Cpu& cpu, const std::string& why);
   // bounce.cc
-  struct Bounce {
-    u64 address = 0;
-    bool mask_events = false;
-    std::optional<u32> error;
-  };
-  void bounce(Cpu& cpu, const Bounce& to);
+  void bounce(Cpu& cpu, const Callback& handler, std::optional<u32> error = {});
   void bounce_failsafe(Cpu& cpu, u16 cs, u16 ss);
   void toggle(Cpu& cpu);
-  bool push_frame(Cpu& cpu, VcpuRecord& v, std::span<const u64> words);
+  void enter_kernel(Cpu& cpu, const Callback& handler, std::span<const u64> told, u16 cs, u16 ss);
+  bool push_frame(Cpu& cpu, std::span<const u64> words);
   u64 guest_flags(const Cpu& cpu, bool masked);
   Answer iret(Cpu& cpu);
   // emulate.cc

@@ -37,7 +37,6 @@ Answer Guest::work_through(Call& call, u64 number, const std::array<u64, 6>& arg
     }
     Request request;
     if (!call.get(args[0] + done * sizeof request, request)) {
-      counters_[kBadPointers].add();
       error = -XEN_EFAULT;
       break;
     }
@@ -76,10 +75,7 @@ Answer Guest::mmu_update(Call& call, const std::array<u64, 6>& args) {
 i64 Guest::flush_mask(Call& call, u64 pointer, u64& mask) {
   const std::size_t bytes = (vcpus_.size() + 7) / 8;
   std::array<std::byte, 8> bits{};
-  if (!call.read(pointer, std::span{bits}.first(bytes))) {
-    counters_[kBadPointers].add();
-    return -XEN_EFAULT;
-  }
+  if (!call.get(pointer, std::span{bits}.first(bytes))) return -XEN_EFAULT;
   mask = 0;
   for (std::size_t i = 0; i < bytes; ++i) mask |= u64{static_cast<u8>(bits[i])} << 8 * i;
   return 0;

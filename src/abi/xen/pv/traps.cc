@@ -53,15 +53,14 @@ void Guest::system_call(Cpu& cpu, const engine::Trap& trap) {
   gpr[Cpu::kR11] = cpu.rflags();
   // As the hardware leaves them: what they were is not known any more.
   cpu.set_flat_code_and_stack(wide ? FLAT_USER_CS64 : FLAT_USER_CS32, FLAT_USER_SS64);
-  const Callback& callback = wide ? v.syscall : v.syscall32;
-  bounce(cpu, {callback.address, callback.mask_events, {}});
+  bounce(cpu, wide ? v.syscall : v.syscall32);
 }
 
 void Guest::run_hypercall(Cpu& cpu, u64 return_rip) {
   auto& gpr = cpu.gpr();
   cpu.rip() = return_rip;
   const u64 number = gpr[Cpu::kRax];
-  Call call{cpu, record(cpu)};
+  Call call{*this, cpu};
   call.v.work = 0;
   call.v.call_again = false;
   const Answer answer = domain_->hypercall(
@@ -98,7 +97,7 @@ void Guest::sysenter(Cpu& cpu, const engine::Trap& trap) {
   VcpuRecord& v = record(cpu);
   if (in_kernel(cpu) || v.sysenter.address == 0) return inject(cpu, kGp, 0);
   cpu.rip() = trap.return_rip;
-  bounce(cpu, {v.sysenter.address, v.sysenter.mask_events, {}});
+  bounce(cpu, v.sysenter);
 }
 
 void Guest::software_interrupt(Cpu& cpu, const engine::Trap& trap) {
@@ -106,7 +105,7 @@ void Guest::software_interrupt(Cpu& cpu, const engine::Trap& trap) {
   if (entry.privilege < (in_kernel(cpu) ? 1 : 3)) return inject(cpu, kGp, trap.vector * 8u + 2);
   cpu.rip() = trap.return_rip;
   counters_[kGuestTraps].add();
-  bounce(cpu, {entry.address, entry.mask_events, {}});
+  bounce(cpu, {entry.address, entry.mask_events});
 }
 
 // ---- exceptions
@@ -180,7 +179,7 @@ void Guest::inject(Cpu& cpu, u8 vector, std::optional<u32> error) {
   if (entry.address == 0)
     return crash(cpu, fmt::format("exception {} with no handler in the guest{}", vector,
                                   vector == kPf ? fmt::format(", address {:#x}", record(cpu).cr2) : std::string{}));
-  bounce(cpu, {entry.address, entry.mask_events, error});
+  bounce(cpu, {entry.address, entry.mask_events}, error);
 }
 
 // ---- events
@@ -191,9 +190,9 @@ void Guest::deliver_events(Cpu& cpu) {
   if (v.nmi_pending.load(std::memory_order_acquire) && !v.in_nmi && v.nmi.address != 0) {
     v.nmi_pending.store(false, std::memory_order_relaxed);
     v.in_nmi = true;
-    return bounce(cpu, {v.nmi.address, v.nmi.mask_events, {}});
+    return bounce(cpu, v.nmi);
   }
-  if (domain_->upcall_pending(cpu.index()) && v.event.address != 0) bounce(cpu, {v.event.address, true, {}});
+  if (domain_->upcall_pending(cpu.index()) && v.event.address != 0) bounce(cpu, v.event);
 }
 
 void Guest::attention(Cpu& cpu) {
