@@ -35,58 +35,56 @@ bool write_frames(DomainParts& d, Guest& guest, u64 at, u32 count, Page page) {
   return true;
 }
 
-i64 setup_table(DomainParts& d, Guest& guest, u64 at, u64 count) {
-  gnttab_setup_table_t op;
+// The operations that do not come in arrays.
+template <class T, class Do>
+i64 just_one(Guest& guest, u64 at, u64 count, Do act) {
+  T op;
   if (count != 1) return -kXEINVAL;
   if (!guest.read(at, op)) return -kXEFAULT;
-  op.status = status_of_domain(d, op.dom);
-  if (op.status == GNTST_okay && !d.grants.grow(op.nr_frames)) op.status = GNTST_general_error;
-  if (op.status == GNTST_okay && !write_frames(d, guest, reinterpret_cast<u64>(op.frame_list.p), op.nr_frames,
-                                               [&](u32 i) { return d.grants.frame(i); }))
-    op.status = GNTST_bad_virt_addr;
-  return guest.write(at, op) ? 0 : -kXEFAULT;
-}
-
-i64 get_status_frames(DomainParts& d, Guest& guest, u64 at, u64 count) {
-  gnttab_get_status_frames_t op;
-  if (count != 1) return -kXEINVAL;
-  if (!guest.read(at, op)) return -kXEFAULT;
-  op.status = status_of_domain(d, op.dom);
-  if (op.status == GNTST_okay && op.nr_frames > d.grants.status_frames()) op.status = GNTST_general_error;
-  if (op.status == GNTST_okay && !write_frames(d, guest, reinterpret_cast<u64>(op.frame_list.p), op.nr_frames,
-                                               [&](u32 i) { return d.grants.status_frame(i); }))
-    op.status = GNTST_bad_virt_addr;
-  return guest.write(at, op) ? 0 : -kXEFAULT;
-}
-
-i64 query_size(DomainParts& d, Guest& guest, u64 at, u64 count) {
-  gnttab_query_size_t op;
-  if (count != 1) return -kXEINVAL;
-  if (!guest.read(at, op)) return -kXEFAULT;
-  op.status = status_of_domain(d, op.dom);
-  if (op.status == GNTST_okay) {
-    op.nr_frames = d.grants.frames();
-    op.max_nr_frames = d.grants.max_frames();
-  }
-  return guest.write(at, op) ? 0 : -kXEFAULT;
-}
-
-i64 set_version(DomainParts& d, Guest& guest, u64 at, u64 count) {
-  gnttab_set_version_t op;
-  if (count != 1) return -kXEINVAL;
-  if (!guest.read(at, op)) return -kXEFAULT;
-  const i64 result = d.grants.set_version(op.version);
-  op.version = d.grants.version();
+  const i64 result = act(op);
   return guest.write(at, op) ? result : -kXEFAULT;
 }
 
-i64 get_version(DomainParts& d, Guest& guest, u64 at, u64 count) {
-  gnttab_get_version_t op;
-  if (count != 1) return -kXEINVAL;
-  if (!guest.read(at, op)) return -kXEFAULT;
+// Those of them that are about a domain's table.
+template <class T, class Do>
+i64 one_with_status(DomainParts& d, Guest& guest, u64 at, u64 count, Do act) {
+  return just_one<T>(guest, at, count, [&](T& op) {
+    op.status = status_of_domain(d, op.dom);
+    if (op.status == GNTST_okay) op.status = act(op);
+    return i64{0};
+  });
+}
+
+i16 setup_table(DomainParts& d, Guest& guest, const gnttab_setup_table_t& op) {
+  if (!d.grants.grow(op.nr_frames)) return GNTST_general_error;
+  const auto page = [&](u32 i) { return d.grants.frame(i); };
+  const bool written = write_frames(d, guest, reinterpret_cast<u64>(op.frame_list.p), op.nr_frames, page);
+  return written ? GNTST_okay : GNTST_bad_virt_addr;
+}
+
+i16 get_status_frames(DomainParts& d, Guest& guest, const gnttab_get_status_frames_t& op) {
+  if (op.nr_frames > d.grants.status_frames()) return GNTST_general_error;
+  const auto page = [&](u32 i) { return d.grants.status_frame(i); };
+  const bool written = write_frames(d, guest, reinterpret_cast<u64>(op.frame_list.p), op.nr_frames, page);
+  return written ? GNTST_okay : GNTST_bad_virt_addr;
+}
+
+i16 query_size(DomainParts& d, gnttab_query_size_t& op) {
+  op.nr_frames = d.grants.frames();
+  op.max_nr_frames = d.grants.max_frames();
+  return GNTST_okay;
+}
+
+i64 set_version(DomainParts& d, gnttab_set_version_t& op) {
+  const i64 result = d.grants.set_version(op.version);
+  op.version = d.grants.version();
+  return result;
+}
+
+i64 get_version(DomainParts& d, gnttab_get_version_t& op) {
   if (!d.is_self(op.dom)) return op.dom == 0 ? -kXEPERM : -kXESRCH;
   op.version = d.grants.version();
-  return guest.write(at, op) ? 0 : -kXEFAULT;
+  return 0;
 }
 
 // One side of a copy, pinned while it is used.
@@ -167,7 +165,8 @@ i64 perform(DomainParts& d, Guest& guest, u64 command, u64 at, u64 count) {
     case GNTTABOP_unmap_and_replace:
       return for_each<gnttab_unmap_and_replace_t>(d, guest, at, count, [&](auto& op) { op.status = unmap(d); });
     case GNTTABOP_setup_table:
-      return setup_table(d, guest, at, count);
+      return one_with_status<gnttab_setup_table_t>(d, guest, at, count,
+                                                   [&](auto& op) { return setup_table(d, guest, op); });
     case GNTTABOP_dump_table:
       return for_each<gnttab_dump_table_t>(d, guest, at, count, [](auto& op) { op.status = GNTST_permission_denied; });
     case GNTTABOP_transfer:  // to whom? there is only domain 0
@@ -175,13 +174,14 @@ i64 perform(DomainParts& d, Guest& guest, u64 command, u64 at, u64 count) {
     case GNTTABOP_copy:
       return for_each<gnttab_copy_t>(d, guest, at, count, [&](auto& op) { op.status = copy(d, op); });
     case GNTTABOP_query_size:
-      return query_size(d, guest, at, count);
+      return one_with_status<gnttab_query_size_t>(d, guest, at, count, [&](auto& op) { return query_size(d, op); });
     case GNTTABOP_set_version:
-      return set_version(d, guest, at, count);
+      return just_one<gnttab_set_version_t>(guest, at, count, [&](auto& op) { return set_version(d, op); });
     case GNTTABOP_get_status_frames:
-      return get_status_frames(d, guest, at, count);
+      return one_with_status<gnttab_get_status_frames_t>(d, guest, at, count,
+                                                         [&](auto& op) { return get_status_frames(d, guest, op); });
     case GNTTABOP_get_version:
-      return get_version(d, guest, at, count);
+      return just_one<gnttab_get_version_t>(guest, at, count, [&](auto& op) { return get_version(d, op); });
     case GNTTABOP_swap_grant_ref:
       return for_each<gnttab_swap_grant_ref_t>(d, guest, at, count,
                                                [&](auto& op) { op.status = d.grants.swap(op.ref_a, op.ref_b); });

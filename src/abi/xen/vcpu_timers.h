@@ -26,21 +26,21 @@ class VcpuTimers {
   void stop_poll(unsigned vcpu);
 
  private:
-  // Generations tell a callback that its timer was set anew or stopped while it was on its way.
+  static constexpr Nanoseconds kNever = ~Nanoseconds{0};
+  struct Alarm {
+    Nanoseconds deadline = kNever;
+    Nanoseconds period = 0;  // 0: once
+    std::unique_ptr<Timer> timer;
+  };
   struct State {
     Mutex mutex;
-    Nanoseconds singleshot BH_GUARDED_BY(mutex) = kNever;
-    Nanoseconds next_tick BH_GUARDED_BY(mutex) = kNever;
-    Nanoseconds period BH_GUARDED_BY(mutex) = 0;
-    Nanoseconds poll BH_GUARDED_BY(mutex) = kNever;
-    std::unique_ptr<Timer> singleshot_timer, periodic_timer, poll_timer;
+    Alarm singleshot BH_GUARDED_BY(mutex), periodic BH_GUARDED_BY(mutex), poll BH_GUARDED_BY(mutex);
   };
-  static constexpr Nanoseconds kNever = ~Nanoseconds{0};
 
-  bool due(Nanoseconds& deadline, Timer& timer);
-  void singleshot_fired(unsigned vcpu);
-  void periodic_fired(unsigned vcpu);
-  void poll_fired(unsigned vcpu);
+  void set(Alarm& alarm, Nanoseconds deadline);
+  void stop(unsigned vcpu, Alarm State::* which);
+  bool due(unsigned vcpu, Alarm State::* which);
+  void tick(unsigned vcpu);
 
   const GuestClock& clock_;
   Events& events_;
