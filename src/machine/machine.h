@@ -15,6 +15,20 @@ class Disk;
 
 namespace bulkhead::machine {
 
+// What every machine is made from.
+struct MachineConfig {
+  std::string name = "zone";
+  unsigned vcpus = 1;
+  u64 memory_bytes = 512u << 20;
+  std::string kernel_path;
+  std::string initrd_path;  // empty: none
+  std::string command_line;
+  std::string cpu_model = "host";
+  std::vector<std::pair<std::string, std::string>> engine_options;
+  // Owned elsewhere, outlive the machine. In order: vda or xvda, ...; the machine pv leaves a name free for a null.
+  std::vector<block::Disk*> disks;
+};
+
 // What the guest is told of a hypervisor, by CPUID, MSR and hypercall. kNone: nothing, as on a PC.
 enum class Abi : u8 { kXen, kNone };
 

@@ -2,6 +2,7 @@
 #pragma once
 #include <array>
 #include <atomic>
+#include <map>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -49,6 +50,20 @@ class CounterSet {
  private:
   std::vector<std::string_view> names_;
   std::unique_ptr<Counter[]> counters_;
+};
+
+// Counters of several sets by name; those of one name are summed up.
+class CounterSums {
+ public:
+  void add(const CounterSet& set, std::string_view prefix = {}) {
+    for (std::size_t i = 0; i < set.size(); ++i)
+      sums_[std::string{prefix} + std::string{set.name(i)}] += set[i].value();
+  }
+  void add(const std::string& name, u64 value) { sums_[name] += value; }
+  std::vector<std::pair<std::string, u64>> all() const { return {sums_.begin(), sums_.end()}; }
+
+ private:
+  std::map<std::string, u64> sums_;
 };
 
 }  // namespace bulkhead::telemetry

@@ -61,7 +61,7 @@ ZoneEnd end_of(const Outcome& outcome, BootLoop::Why why, const ConsoleLog& log,
 // One life of the machine, from its reset to its end.
 Result<Outcome> one_life(const MachineSpec& spec, MachineParts& parts, engine::Engine& engine, BootLoop& loop,
                          ZoneControl& control, Report& report) {
-  BH_ASSIGN(const auto machine, make_machine(engine, spec.backend, parts.config, spec.name));
+  BH_ASSIGN(const auto machine, make_machine(engine, spec.backend, parts.config));
   if (!report.milestones.kernel_loaded) report.milestones.kernel_loaded = HostClock{}.now();
   control.attach(*machine, parts, report, loop);
   std::thread runner{[&] { loop.machine_finished(machine->run()); }};

@@ -28,19 +28,11 @@ Result<MachineParts> machine_parts(const MachineSpec& spec, const std::vector<Di
 
 namespace {
 
-Result<machine::PvConfig> pv_config(const machine::MicrovmConfig& config, const std::string& name) {
+Result<machine::PvConfig> pv_config(const machine::MicrovmConfig& config) {
   if (!config.modules.empty()) return fail("Multiboot modules are for -V pvh: a Xen PV kernel has no Multiboot header");
   if (config.debug_exit) return fail("--debug-exit is for -V pvh: the virt backend pv has no I/O ports");
   machine::PvConfig pv;
-  pv.name = name;
-  pv.vcpus = config.vcpus;
-  pv.memory_bytes = config.memory_bytes;
-  pv.kernel_path = config.kernel_path;
-  pv.initrd_path = config.initrd_path;
-  pv.command_line = config.command_line;
-  pv.cpu_model = config.cpu_model;
-  pv.engine_options = config.engine_options;
-  pv.disks = config.disks;
+  static_cast<machine::MachineConfig&>(pv) = config;
   pv.hypervisor_console = config.debugcon;
   for (const auto& port : config.console_ports) {
     if (!port.is_console)
@@ -56,9 +48,9 @@ Result<machine::PvConfig> pv_config(const machine::MicrovmConfig& config, const 
 }  // namespace
 
 Result<std::unique_ptr<machine::Machine>> make_machine(engine::Engine& engine, engine::VirtBackend backend,
-                                                       const machine::MicrovmConfig& config, const std::string& name) {
+                                                       const machine::MicrovmConfig& config) {
   if (backend == engine::VirtBackend::kPv) {
-    BH_ASSIGN(machine::PvConfig pv, pv_config(config, name));
+    BH_ASSIGN(machine::PvConfig pv, pv_config(config));
     return machine::Pv::create(engine, std::move(pv));
   }
   return machine::Microvm::create(engine, config);

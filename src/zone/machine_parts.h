@@ -26,7 +26,7 @@ Result<MachineParts> machine_parts(const MachineSpec& spec, const std::vector<Di
 
 // The machine of the virt backend. Errors: what the configuration asks for is not to be had there.
 Result<std::unique_ptr<machine::Machine>> make_machine(engine::Engine& engine, engine::VirtBackend backend,
-                                                       const machine::MicrovmConfig& config, const std::string& name);
+                                                       const machine::MicrovmConfig& config);
 
 void describe_machine(const MachineSpec& spec, const std::string& kernel_path, Report& report);
 

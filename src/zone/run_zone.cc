@@ -105,7 +105,7 @@ Result<ZoneEnd> run_zone(const ZoneSpec& spec, engine::Engine& engine, Cache& ca
   AgentPort port{wake};
   parts.config.uart = &uart;
   parts.config.console_ports = {{"", &hvc, true}, {agent::kPortName, &port, false}};
-  BH_ASSIGN(const auto machine, make_machine(engine, spec.machine.backend, parts.config, spec.machine.name));
+  BH_ASSIGN(const auto machine, make_machine(engine, spec.machine.backend, parts.config));
   report.milestones.kernel_loaded = HostClock{}.now();
   std::optional<RawTerminal> raw;
   if (spec.terminal && ::isatty(STDIN_FILENO) == 1) {

@@ -110,13 +110,6 @@ void Domain::refresh(Caller& caller) {
 std::vector<HypercallStatistics> Domain::hypercall_statistics() const { return parts_->meter.statistics(); }
 const telemetry::CounterSet& Domain::counters() const { return parts_->counters; }
 
-std::vector<std::pair<std::string, u64>> Domain::counter_values() const {
-  std::vector<std::pair<std::string, u64>> all;
-  for (std::size_t i = 0; i < parts_->counters.size(); ++i)
-    all.emplace_back(parts_->counters.name(i), parts_->counters[i].value());
-  return all;
-}
-
 bool Domain::upcall_pending(unsigned vcpu) const { return parts_->areas.upcall(vcpu); }
 bool Domain::upcall_masked(unsigned vcpu) const { return parts_->areas.masked(vcpu); }
 void Domain::set_upcall_masked(unsigned vcpu, bool masked) { parts_->areas.set_masked(vcpu, masked); }

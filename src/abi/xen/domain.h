@@ -102,7 +102,6 @@ class Domain {
   std::vector<HypercallStatistics> hypercall_statistics() const;  // those that were called; any thread
   // What guests did wrong, by kind, e.g. "bad_pointers", "fifo_corrupt_words". Any thread.
   const telemetry::CounterSet& counters() const;
-  std::vector<std::pair<std::string, u64>> counter_values() const;
 
   // ---- vCPUs. Any thread unless said otherwise.
   bool upcall_pending(unsigned vcpu) const;  // evtchn_upcall_pending and not evtchn_upcall_mask

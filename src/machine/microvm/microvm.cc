@@ -1,7 +1,6 @@
 #include "machine/microvm/microvm.h"
 
 #include <algorithm>
-#include <map>
 #include <utility>
 
 #include "abi/xen/pvh_interface.h"
@@ -13,6 +12,7 @@
 #include "machine/microvm/vcpu_gang.h"
 #include "machine/microvm/xen_abi.h"
 #include "machine/microvm/xen_store.h"
+#include "machine/xen/statistics.h"
 
 namespace bulkhead::machine {
 namespace {
@@ -64,26 +64,22 @@ class MicrovmMachine final : public Microvm {
   }
 
   std::vector<HypercallStatistics> hypercall_statistics() const override {
-    std::vector<HypercallStatistics> all;
-    if (xen_ == nullptr) return all;
-    for (const auto& h : xen_->domain().hypercall_statistics())
-      all.push_back({h.name, h.count, h.sum_ns, h.p50_ns, h.p90_ns, h.p99_ns, h.number});
-    return all;
+    if (xen_ == nullptr) return {};
+    return machine::hypercall_statistics(xen_->domain());
   }
 
   std::vector<std::pair<std::string, u64>> engine_counters() const override {
-    std::map<std::string, u64> sums;
-    for (unsigned i = 0; i < vcpus_; ++i) add(sums, partition_->vcpu(i).counters());
-    add(sums, gang_->counters());
-    if (xen_ != nullptr)
-      for (const auto& [name, value] : xen_->domain().counter_values()) sums["xen_" + name] = value;
+    telemetry::CounterSums sums;
+    for (unsigned i = 0; i < vcpus_; ++i) sums.add(partition_->vcpu(i).counters());
+    sums.add(gang_->counters());
+    if (xen_ != nullptr) sums.add(xen_->domain().counters(), "xen_");
     if (xen_store_ != nullptr) {
-      add(sums, xen_store_->store().counters());
-      add(sums, xen_store_->control().counters());
+      sums.add(xen_store_->store().counters());
+      sums.add(xen_store_->control().counters());
     }
-    sums["unclaimed_port_accesses"] = board_->ports().unclaimed();
-    sums["unclaimed_mmio_accesses"] = board_->mmio().unclaimed();
-    return {sums.begin(), sums.end()};
+    sums.add("unclaimed_port_accesses", board_->ports().unclaimed());
+    sums.add("unclaimed_mmio_accesses", board_->mmio().unclaimed());
+    return sums.all();
   }
 
  private:
@@ -102,10 +98,6 @@ class MicrovmMachine final : public Microvm {
     engine::VcpuState state = partition_->vcpu(0).state();
     BH_ASSIGN(description_, prepare_boot(config, board_->virtio_windows(), memory_, state));
     return partition_->vcpu(0).set_state(state);
-  }
-
-  static void add(std::map<std::string, u64>& sums, const telemetry::CounterSet& counters) {
-    for (std::size_t i = 0; i < counters.size(); ++i) sums[std::string{counters.name(i)}] += counters[i].value();
   }
 
   GuestMemory memory_;

@@ -12,9 +12,6 @@
 #include "engine/engine.h"
 #include "machine/machine.h"
 
-namespace bulkhead::block {
-class Disk;
-}
 namespace bulkhead::device {
 class ConsoleBackend;
 class EntropySource;
@@ -25,21 +22,12 @@ namespace bulkhead::machine {
 // How the kernel is entered. kAuto: PVH if the kernel has ELF note 18, else the Linux boot protocol, else Multiboot.
 enum class BootProtocol : u8 { kAuto, kPvh, kLinux64, kMultiboot };
 
-struct MicrovmConfig {
-  std::string name = "zone";
+struct MicrovmConfig : MachineConfig {
   Abi abi = Abi::kXen;
-  unsigned vcpus = 1;
-  u64 memory_bytes = 512u << 20;
-  std::string kernel_path;
-  std::string initrd_path;           // empty: none
   std::vector<std::string> modules;  // Multiboot modules: "PATH [ARGS]"
-  std::string command_line;
   BootProtocol protocol = BootProtocol::kAuto;
-  std::string cpu_model = "host";
-  std::vector<std::pair<std::string, std::string>> engine_options;
 
-  // Owned elsewhere, outlive the machine. Order is the order of the virtio-mmio slots.
-  std::vector<block::Disk*> disks;
+  // Owned elsewhere, outlive the machine. Disks come first in the virtio-mmio slots.
   // virtio-console: port 0 is hvc0; more ports make it multiport, each with its name.
   struct ConsolePort {
     std::string name;

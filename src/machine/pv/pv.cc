@@ -1,7 +1,5 @@
 #include "machine/pv/pv.h"
 
-#include <map>
-
 #include "abi/xen/pv/builder.h"
 #include "abi/xen/pv/cpu_policy.h"
 #include "base/bits.h"
@@ -17,6 +15,7 @@
 #include "machine/pv/xen_disks.h"
 #include "machine/xen/control.h"
 #include "machine/xen/ports.h"
+#include "machine/xen/statistics.h"
 #include "machine/xen/uuid.h"
 
 namespace bulkhead::machine {
@@ -117,23 +116,20 @@ class PvMachine final : public Pv {
   std::vector<ExitStatistics> exit_statistics() const override { return gang_->meter().statistics(); }
 
   std::vector<HypercallStatistics> hypercall_statistics() const override {
-    std::vector<HypercallStatistics> all;
-    for (const auto& h : domain_->hypercall_statistics())
-      all.push_back({h.name, h.count, h.sum_ns, h.p50_ns, h.p90_ns, h.p99_ns, h.number});
-    return all;
+    return machine::hypercall_statistics(*domain_);
   }
 
   std::vector<std::pair<std::string, u64>> engine_counters() const override {
-    std::map<std::string, u64> sums;
-    for (unsigned i = 0; i < vcpus_; ++i) add(sums, partition_->vcpu(i).counters());
-    add(sums, guest_->counters());
-    add(sums, tables_->counters());
-    add(sums, store_.counters());
-    add(sums, bus_->counters(), "xenbus_");
-    add(sums, control_->counters());
-    for (const auto& channel : channels_) add(sums, channel->counters(), "channel_");
-    for (const auto& [name, value] : domain_->counter_values()) sums[name] += value;
-    return {sums.begin(), sums.end()};
+    telemetry::CounterSums sums;
+    for (unsigned i = 0; i < vcpus_; ++i) sums.add(partition_->vcpu(i).counters());
+    sums.add(guest_->counters());
+    sums.add(tables_->counters());
+    sums.add(store_.counters());
+    sums.add(bus_->counters(), "xenbus_");
+    sums.add(control_->counters());
+    for (const auto& channel : channels_) sums.add(channel->counters(), "channel_");
+    sums.add(domain_->counters());
+    return sums.all();
   }
 
  private:
@@ -193,12 +189,6 @@ class PvMachine final : public Pv {
     disks_ = std::make_unique<XenDisks>(*bus_, *grants_, *events_, vcpus_);
     control_ = std::make_unique<XenControl>(*zero_, kDomain);
     return {};
-  }
-
-  static void add(std::map<std::string, u64>& sums, const telemetry::CounterSet& counters,
-                  const std::string& prefix = {}) {
-    for (std::size_t i = 0; i < counters.size(); ++i)
-      sums[prefix + std::string{counters.name(i)}] += counters[i].value();
   }
 
   GuestMemory memory_;

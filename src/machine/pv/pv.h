@@ -9,26 +9,14 @@
 #include "engine/engine.h"
 #include "machine/machine.h"
 
-namespace bulkhead::block {
-class Disk;
-}
 namespace bulkhead::device {
 class ConsoleBackend;
 }
 
 namespace bulkhead::machine {
 
-struct PvConfig {
-  std::string name = "zone";
-  unsigned vcpus = 1;
-  u64 memory_bytes = 512u << 20;
-  std::string kernel_path;
-  std::string initrd_path;  // empty: none
-  std::string command_line;
-  std::string cpu_model = "host";
-  std::vector<std::pair<std::string, std::string>> engine_options;
+struct PvConfig : MachineConfig {
   // Owned elsewhere, outlive the machine.
-  std::vector<block::Disk*> disks;              // xvda, xvdb, ...; null leaves a name free
   device::ConsoleBackend* console = nullptr;    // hvc0; null: output is dropped
   std::vector<device::ConsoleBackend*> others;  // hvc1, ...
   // Byte channels for programs in the guest, by their directory below the zone's own in xenstore.

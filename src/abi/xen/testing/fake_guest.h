@@ -180,8 +180,9 @@ class FakeGuest : public Frames, public Vcpus {
   i64 send(u32 port) { return event_op(EVTCHNOP_send, evtchn_send_t{port}); }
   i64 close(u32 port) { return event_op(EVTCHNOP_close, evtchn_close_t{port}); }
   u64 counter(std::string_view name) const {
-    for (const auto& [n, value] : domain->counter_values())
-      if (n == name) return value;
+    const telemetry::CounterSet& all = domain->counters();
+    for (std::size_t i = 0; i < all.size(); ++i)
+      if (all.name(i) == name) return all[i].value();
     return ~u64{0};
   }
 };
