@@ -68,7 +68,10 @@ void Guest::begin(Cpu& cpu) {
 
 i64 Guest::initialise(Caller& caller, unsigned vcpu, u64 pointer) {
   auto context = std::make_unique<vcpu_guest_context_t>();
-  if (!static_cast<Call&>(caller).get(pointer, *context)) return -XEN_EFAULT;
+  if (!caller.read(pointer, std::as_writable_bytes(std::span{context.get(), 1}))) {
+    counters_[kBadPointers].add();
+    return -XEN_EFAULT;
+  }
   const vcpu_guest_context_t& c = *context;
   VcpuRecord& v = *vcpus_[vcpu];
   Lock lock{initialise_mutex_};  // two vCPUs may want the same third one
