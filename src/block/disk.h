@@ -5,18 +5,10 @@
 
 #include "base/ints.h"
 #include "base/result.h"
+#include "block/node/node.h"
+#include "block/status.h"
 
 namespace bulkhead::block {
-
-inline constexpr u64 kSectorSize = 512;
-
-enum class IoStatus : u8 { kOk, kIoError, kUnsupported, kReadOnly, kOutOfRange };
-
-// A run of host memory; a request is a list of these (guest memory: its bytes may change while we look).
-struct IoBuffer {
-  std::byte* data = nullptr;
-  u64 length = 0;
-};
 
 class Disk {
  public:

@@ -10,7 +10,6 @@
 
 namespace bulkhead::block {
 
-enum class DiskAccess : u8 { kReadOnly, kReadWrite };
 
 class RawDisk final : public Disk {
  public:
