@@ -28,6 +28,7 @@ DomainParts::DomainParts(DomainConfig config_in, const XenPages& pages_in, Frame
       runstates{config, clock},
       events{config, areas, waits, frames, vcpus, counters},
       grants{config, pages, frames, counters},
+      grant_maps{config, grants, frames, counters},
       timers{config, service, clock, events, waits, vcpus, counters},
       console_credit{kConsoleStartCredit} {}
 

@@ -7,6 +7,7 @@
 #include "abi/xen/counters.h"
 #include "abi/xen/domain.h"
 #include "abi/xen/events.h"
+#include "abi/xen/grant_maps.h"
 #include "abi/xen/grant_table.h"
 #include "abi/xen/guest_clock.h"
 #include "abi/xen/guest_copy.h"
@@ -35,6 +36,7 @@ struct DomainParts {
   Runstates runstates;
   Events events;
   GrantTable grants;
+  GrantMaps grant_maps;
   VcpuTimers timers;
   HypercallMeter meter;
   GuestCalls* guest_calls = nullptr;

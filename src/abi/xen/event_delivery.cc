@@ -85,14 +85,22 @@ void Events::start_fifo() {
   fifo_.emplace(counters_);
 }
 
+// Until reset(): we write to it whenever an event comes.
+std::byte* Events::hold_for_fifo(u64 frame) {
+  std::byte* const page = frames_.hold(frame, Hold::kWrite);
+  if (page != nullptr) fifo_frames_.push_back(frame);
+  return page;
+}
+
 i64 Events::init_control(evtchn_init_control_t& control) {
   if (!config_.fifo_events) return -kXENOSYS;
   if (!valid_vcpu(control.vcpu)) return -kXENOENT;
   if (control.offset > kPageSize - sizeof(evtchn_fifo_control_block_t) || !is_aligned(control.offset, 8))
     return -kXEINVAL;
-  std::byte* const page = frames_.shareable(control.control_gfn);
   Lock lock{mutex_};
-  if (page == nullptr || (fifo_ && fifo_->has_control_block(control.vcpu))) return -kXEINVAL;
+  if (fifo_ && fifo_->has_control_block(control.vcpu)) return -kXEINVAL;
+  std::byte* const page = hold_for_fifo(control.control_gfn);
+  if (page == nullptr) return -kXEINVAL;
   if (!fifo_) start_fifo();
   fifo_->set_control_block(control.vcpu, reinterpret_cast<evtchn_fifo_control_block_t*>(page + control.offset));
   control.link_bits = EVTCHN_FIFO_LINK_BITS;
@@ -102,12 +110,13 @@ i64 Events::init_control(evtchn_init_control_t& control) {
 i64 Events::expand_array(u64 frame) {
   VcpuMask told = 0;
   {
-    std::byte* const page = frames_.shareable(frame);
     Lock lock{mutex_};
     if (!fifo_) return -kXEOPNOTSUPP;
+    if (fifo_->full()) return -kXENOSPC;
+    std::byte* const page = hold_for_fifo(frame);
     if (page == nullptr) return -kXEINVAL;
     const u32 first = fifo_->ports();
-    if (!fifo_->add_page(reinterpret_cast<event_word_t*>(page))) return -kXENOSPC;
+    fifo_->add_page(reinterpret_cast<event_word_t*>(page));
     for (u32 port = first; port < fifo_->ports() && port < channels_.size(); ++port)
       if (std::exchange(channels_[port].owed, false)) told |= set_pending(port, channels_[port]);
   }

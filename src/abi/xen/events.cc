@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <utility>
 
 #include "abi/xen/errors.h"
 #include "abi/xen/event_host_end.h"
@@ -198,6 +199,7 @@ i64 Events::reset() {
   }
   for (Channel& channel : channels_) channel = {};
   fifo_.reset();
+  for (const u64 frame : std::exchange(fifo_frames_, {})) frames_.let_go(frame, Hold::kWrite);
   return 0;
 }
 

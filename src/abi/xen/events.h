@@ -81,6 +81,7 @@ class Events final : public EventHost {
   VcpuMask mark(unsigned vcpu) BH_REQUIRES(mutex_);
   VcpuMask wake_pollers(u32 port) BH_REQUIRES(mutex_);
   void start_fifo() BH_REQUIRES(mutex_);
+  std::byte* hold_for_fifo(u64 frame) BH_REQUIRES(mutex_);
   void notify(VcpuMask vcpus) BH_EXCLUDES(mutex_);
   void notify_from_host(HostEnd& end) BH_EXCLUDES(mutex_);
   void unbind_host(HostEnd& end) BH_EXCLUDES(mutex_);
@@ -98,6 +99,7 @@ class Events final : public EventHost {
   std::vector<Channel> channels_ BH_GUARDED_BY(mutex_);
   std::array<std::array<u32, kVirqs>, kMaxVcpus> virq_ports_ BH_GUARDED_BY(mutex_){};
   std::optional<Fifo> fifo_ BH_GUARDED_BY(mutex_);
+  std::vector<u64> fifo_frames_ BH_GUARDED_BY(mutex_);  // held for it
   u32 next_host_port_ BH_GUARDED_BY(mutex_) = 1;
 };
 

@@ -19,12 +19,6 @@ void Fifo::set_control_block(unsigned vcpu, evtchn_fifo_control_block_t* block) 
   queues_[vcpu].tail.fill(0);
 }
 
-bool Fifo::add_page(event_word_t* words) {
-  if (ports() >= EVTCHN_FIFO_NR_CHANNELS) return false;
-  pages_.push_back(words);
-  return true;
-}
-
 event_word_t* Fifo::word(u32 port) const {
   return port < ports() ? pages_[port / kWordsPerPage] + port % kWordsPerPage : nullptr;
 }

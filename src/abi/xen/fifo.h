@@ -24,8 +24,8 @@ class Fifo {
 
   bool has_control_block(unsigned vcpu) const { return queues_[vcpu].control != nullptr; }
   void set_control_block(unsigned vcpu, evtchn_fifo_control_block_t* block);
-  // The next page of event words; false: there are as many as there may be. Returns its first port by words_before().
-  bool add_page(event_word_t* words);
+  bool full() const { return ports() >= EVTCHN_FIFO_NR_CHANNELS; }
+  void add_page(event_word_t* words) { pages_.push_back(words); }  // the next page of event words, if not full()
   u32 ports() const { return static_cast<u32>(pages_.size()) * kWordsPerPage; }
 
   enum class Outcome : u8 {

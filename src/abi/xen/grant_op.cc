@@ -91,15 +91,18 @@ i64 get_version(DomainParts& d, gnttab_get_version_t& op) {
 class CopySide {
  public:
   CopySide(DomainParts& d, const gnttab_copy::gnttab_copy_ptr& where, bool by_grant, bool writable, u16 length)
-      : d_{d}, writable_{writable} {
-    status_ = find(where, by_grant);
+      : d_{d}, by_grant_{by_grant}, writable_{writable} {
+    status_ = find(where);
     if (status_ != GNTST_okay) return;
     if (where.offset < access_.start || where.offset + length > access_.start + access_.length)
       status_ = by_grant ? GNTST_general_error : GNTST_bad_copy_arg;
     at_ = access_.page + where.offset;
   }
   ~CopySide() {
-    if (taken_) d_.grants.drop(reference_, writable_);
+    if (taken_ && by_grant_)
+      d_.grants.drop(reference_, writable_);
+    else if (taken_)
+      d_.frames.let_go(access_.frame, use());
   }
   CopySide(const CopySide&) = delete;
   i16 status() const { return status_; }
@@ -108,8 +111,8 @@ class CopySide {
 
  private:
   // Only the guest itself has grants here: domain 0's memory is not offered to guests.
-  i16 find(const gnttab_copy::gnttab_copy_ptr& where, bool by_grant) {
-    if (by_grant) {
+  i16 find(const gnttab_copy::gnttab_copy_ptr& where) {
+    if (by_grant_) {
       if (!d_.is_self(where.domid)) return where.domid == 0 ? GNTST_bad_gntref : GNTST_bad_domain;
       reference_ = where.u.ref;
       const i16 status = d_.grants.take(reference_, d_.config.domid, writable_, true, access_);
@@ -117,12 +120,15 @@ class CopySide {
       return status;
     }
     if (!d_.is_self(where.domid)) return GNTST_permission_denied;
-    access_ = {d_.frames.shareable(where.u.gmfn), where.u.gmfn, 0, kPageSize};
-    return access_.page != nullptr ? i16{GNTST_okay} : i16{GNTST_bad_page};
+    access_ = {d_.frames.hold(where.u.gmfn, use()), where.u.gmfn, 0, kPageSize};
+    taken_ = access_.page != nullptr;
+    return taken_ ? i16{GNTST_okay} : i16{GNTST_bad_page};
   }
 
+  Hold use() const { return writable_ ? Hold::kWrite : Hold::kRead; }
+
   DomainParts& d_;
-  const bool writable_;
+  const bool by_grant_, writable_;
   GrantTable::Access access_;
   u32 reference_ = 0;
   bool taken_ = false;
@@ -142,28 +148,20 @@ i16 copy(DomainParts& d, const gnttab_copy_t& op) {
   return GNTST_okay;
 }
 
-// Domain 0 grants nothing to guests, and mapping its own grants gains a guest nothing that we would have to keep track
-// of for it: so nothing is ever mapped, and no handle is good.
-i16 map(DomainParts& d, const gnttab_map_grant_ref_t& op) {
-  d.counters[kGrantsRefused].add();
-  if (!(op.flags & (GNTMAP_host_map | GNTMAP_device_map))) return GNTST_bad_gntref;
-  if (d.is_self(op.dom)) return GNTST_general_error;
-  return op.dom == 0 ? GNTST_bad_gntref : GNTST_bad_domain;
-}
-i16 unmap(DomainParts& d) {
-  d.counters[kGrantBadUnmaps].add();
-  return GNTST_bad_handle;
-}
-
 i64 perform(DomainParts& d, Guest& guest, u64 command, u64 at, u64 count) {
   if (count > kMostOperations) return -kXEINVAL;
   switch (command) {
     case GNTTABOP_map_grant_ref:
-      return for_each<gnttab_map_grant_ref_t>(d, guest, at, count, [&](auto& op) { op.status = map(d, op); });
+      return for_each<gnttab_map_grant_ref_t>(d, guest, at, count,
+                                              [&](auto& op) { op.status = d.grant_maps.map(guest.caller, op); });
     case GNTTABOP_unmap_grant_ref:
-      return for_each<gnttab_unmap_grant_ref_t>(d, guest, at, count, [&](auto& op) { op.status = unmap(d); });
+      return for_each<gnttab_unmap_grant_ref_t>(d, guest, at, count, [&](auto& op) {
+        op.status = d.grant_maps.unmap(guest.caller, op.handle, op.host_addr, 0);
+      });
     case GNTTABOP_unmap_and_replace:
-      return for_each<gnttab_unmap_and_replace_t>(d, guest, at, count, [&](auto& op) { op.status = unmap(d); });
+      return for_each<gnttab_unmap_and_replace_t>(d, guest, at, count, [&](auto& op) {
+        op.status = d.grant_maps.unmap(guest.caller, op.handle, op.host_addr, op.new_addr);
+      });
     case GNTTABOP_setup_table:
       return one_with_status<gnttab_setup_table_t>(d, guest, at, count,
                                                    [&](auto& op) { return setup_table(d, guest, op); });

@@ -19,6 +19,7 @@ constexpr int kTries = 5;  // for an entry that changes under us
 std::atomic_ref<u32> header(grant_entry_v1_t& entry) { return std::atomic_ref{*reinterpret_cast<u32*>(&entry)}; }
 std::atomic_ref<u32> header(grant_entry_v2_t& entry) { return std::atomic_ref{*reinterpret_cast<u32*>(&entry)}; }
 constexpr u16 bits_for(bool writable) { return writable ? kInUse : u16{GTF_reading}; }
+constexpr Hold hold_for(bool writable) { return writable ? Hold::kWrite : Hold::kRead; }
 }  // namespace
 
 GrantTable::GrantTable(const DomainConfig& config, const XenPages& pages, Frames& frames, DomainCounters& counters)
@@ -156,8 +157,7 @@ i16 GrantTable::read_target(u32 reference, Offer offer, Access& access) const {
       if (access.start + access.length > kWholePage) return GNTST_bad_gntref;
     }
   }
-  access.page = guest_.shareable(access.frame);
-  return access.page != nullptr ? i16{GNTST_okay} : i16{GNTST_bad_page};
+  return GNTST_okay;
 }
 
 // Somebody uses the grant already: what it said then counts, not what the entry says now.
@@ -167,31 +167,39 @@ i16 GrantTable::add_user(Active& active, u16 user, bool writable, bool sub_page_
   return GNTST_okay;
 }
 
+i16 GrantTable::add_first(u32 reference, Active& active, u16 user, bool writable, bool sub_page_too) {
+  Offer offer;
+  if (const i16 verdict = pin(reference, offer, user, writable, sub_page_too); verdict != GNTST_okay) return verdict;
+  const i16 verdict = read_target(reference, offer, active.access);
+  if (verdict != GNTST_okay) unpin(reference, bits_for(writable));
+  active.domain = user;
+  active.writable = !(offer.flags & GTF_readonly);
+  return verdict;
+}
+
+void GrantTable::show_writing(u32 reference) {
+  if (version_ == 1)
+    header(v1(reference)).fetch_or(GTF_writing);
+  else
+    std::atomic_ref{status(reference)}.fetch_or(GTF_writing);
+}
+
 i16 GrantTable::take(u32 reference, u16 user, bool writable, bool sub_page_too, Access& access) {
   Lock lock{mutex_};
   i16 verdict = GNTST_bad_gntref;
   if (reference < entries()) {
     Active& active = active_[reference];
     const bool fresh = active.readers + active.writers == 0;
-    if (fresh) {
-      Offer offer;
-      verdict = pin(reference, offer, user, writable, sub_page_too);
-      if (verdict == GNTST_okay) {
-        verdict = read_target(reference, offer, active.access);
-        if (verdict != GNTST_okay) unpin(reference, bits_for(writable));
-      }
-      active.domain = user;
-      active.writable = !(offer.flags & GTF_readonly);
-    } else {
-      verdict = add_user(active, user, writable, sub_page_too);
-      if (verdict == GNTST_okay && writable && active.writers == 0) {
-        if (version_ == 1)
-          header(v1(reference)).fetch_or(GTF_writing);
-        else
-          std::atomic_ref{status(reference)}.fetch_or(GTF_writing);
-      }
+    verdict = fresh ? add_first(reference, active, user, writable, sub_page_too)
+                    : add_user(active, user, writable, sub_page_too);
+    std::byte* const page = verdict == GNTST_okay ? guest_.hold(active.access.frame, hold_for(writable)) : nullptr;
+    if (verdict == GNTST_okay && page == nullptr) {
+      verdict = GNTST_bad_page;
+      if (fresh) unpin(reference, bits_for(writable));
     }
     if (verdict == GNTST_okay) {
+      active.access.page = page;
+      if (!fresh && writable && active.writers == 0) show_writing(reference);
       ++(writable ? active.writers : active.readers);
       access = active.access;
     }
@@ -201,7 +209,7 @@ i16 GrantTable::take(u32 reference, u16 user, bool writable, bool sub_page_too, 
 }
 
 void GrantTable::drop(u32 reference, bool writable) {
-  u64 written = 0;
+  u64 frame = 0;
   {
     Lock lock{mutex_};
     Active* const active = reference < entries() ? &active_[reference] : nullptr;
@@ -213,9 +221,10 @@ void GrantTable::drop(u32 reference, bool writable) {
     u16 bits = active->writers == 0 ? GTF_writing : 0;
     if (active->writers + active->readers == 0) bits = kInUse;
     if (bits != 0) unpin(reference, bits);
-    written = active->access.frame;
+    frame = active->access.frame;
   }
-  if (writable) guest_.note_written(written);
+  if (writable) guest_.note_written(frame);
+  guest_.let_go(frame, hold_for(writable));
 }
 
 i16 GrantTable::swap(u32 a, u32 b) {

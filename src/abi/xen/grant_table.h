@@ -65,6 +65,8 @@ class GrantTable final : public GrantHost {
   void unpin(u32 reference, u16 bits) BH_REQUIRES(mutex_);
   i16 read_target(u32 reference, Offer offer, Access& access) const BH_REQUIRES(mutex_);
   i16 add_user(Active& active, u16 user, bool writable, bool sub_page_too) BH_REQUIRES(mutex_);
+  i16 add_first(u32 reference, Active& active, u16 user, bool writable, bool sub_page_too) BH_REQUIRES(mutex_);
+  void show_writing(u32 reference) BH_REQUIRES(mutex_);
   bool keeps_reserved(u32 version) const BH_REQUIRES(mutex_);
   void convert(u32 version) BH_REQUIRES(mutex_);
 

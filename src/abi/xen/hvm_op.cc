@@ -62,7 +62,9 @@ i64 get_mem_type(DomainParts& d, Guest& guest, u64 at) {
   if (d.is_pv()) return -kXEINVAL;
   if (!guest.read(at, arg)) return -kXEFAULT;
   if (!d.is_self(arg.domid)) return arg.domid == 0 ? -kXEPERM : -kXESRCH;
-  arg.mem_type = d.frames.shareable(arg.pfn) != nullptr ? HVMMEM_ram_rw : HVMMEM_mmio_dm;
+  const bool ram = d.frames.hold(arg.pfn, Hold::kRead) != nullptr;
+  if (ram) d.frames.let_go(arg.pfn, Hold::kRead);
+  arg.mem_type = ram ? HVMMEM_ram_rw : HVMMEM_mmio_dm;
   return guest.write(at, arg) ? 0 : -kXEFAULT;
 }
 }  // namespace

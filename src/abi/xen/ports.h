@@ -35,13 +35,18 @@ struct Answer {
   After after = After::kRun;
 };
 
+// What we do with a frame of the guest's.
+enum class Hold : u8 { kRead, kWrite };
+
 // The guest's pseudo-physical and machine memory. Any thread.
 class Frames {
  public:
   virtual ~Frames() = default;
-  // Host address of a frame that the guest may share with us for reading and writing (its own ordinary RAM), valid for
-  // the life of the zone; nullptr: not the guest's to share.
-  virtual std::byte* shareable(u64 frame) = 0;
+  // A frame of the guest's own ordinary RAM, for us to use until let_go() with the same arguments. A PV guest's cannot
+  // leave it meanwhile, nor with kWrite become what the guest itself may not write (a page table). Its host address,
+  // which is one for the life of the zone; nullptr: not the guest's to share, or already such a thing.
+  virtual std::byte* hold(u64 frame, Hold use) = 0;
+  virtual void let_go(u64 frame, Hold use) = 0;
   // The frame's page is written by us: translations of code on it are stale.
   virtual void note_written(u64 frame) = 0;
   // Places a page of ours (its offset in GuestMemory's memfd, page aligned) at a guest frame: XENMEM_add_to_physmap.
@@ -55,6 +60,11 @@ class Frames {
   virtual u64 current_pages() const = 0;
   virtual u64 maximum_pages() const = 0;
   virtual u64 maximum_frame() const = 0;  // XENMEM_maximum_ram_page, XENMEM_maximum_gpfn
+  // A grant that the guest maps itself [xen/grant_table.h gnttab_map_grant_ref]: shows `frame`, which is held, at
+  // `address` as `flags` (GNTMAP_*) say; takes it away there, which leaves what is at `replacement` (0: nothing), and
+  // nobody has an old translation when it returns. Statuses are GNTST_*. The caller holds no lock.
+  virtual i16 map_grant(Caller& caller, u64 frame, u64 address, u32 flags) = 0;
+  virtual i16 unmap_grant(Caller& caller, u64 frame, u64 address, u32 flags, u64 replacement) = 0;
 };
 
 enum class ShutdownReason : u8 { kPowerOff = 0, kReboot = 1, kSuspend = 2, kCrash = 3, kWatchdog = 4 };

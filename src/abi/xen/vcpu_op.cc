@@ -14,7 +14,7 @@ i64 register_vcpu_info(DomainParts& d, Guest& guest, unsigned vcpu, u64 at) {
   if (!guest.read(at, arg)) return -kXEFAULT;
   if (d.areas.registered(vcpu) || (vcpu != guest.vcpu() && d.waits.online(vcpu))) return -kXEINVAL;
   if (arg.offset > kPageSize - sizeof(vcpu_info_t) || !is_aligned(arg.offset, 8)) return -kXEINVAL;
-  std::byte* const page = d.frames.shareable(arg.mfn);
+  std::byte* const page = d.frames.hold(arg.mfn, Hold::kWrite);  // for good: there is no way back
   if (page == nullptr) return -kXEINVAL;
   d.events.relocate(vcpu, reinterpret_cast<vcpu_info_t*>(page + arg.offset));
   return 0;

@@ -1,5 +1,7 @@
 #include "machine/microvm/pvh_frames.h"
 
+#include <xen/grant_table.h>
+
 #include <algorithm>
 
 #include "abi/xen/errors.h"
@@ -24,7 +26,7 @@ bool PvhFrames::in_ram(u64 frame) const {
              memory_.ranges(), [&](const RamRange& range) { return range.contains(gpa_of(frame), kPageSize); });
 }
 
-std::byte* PvhFrames::shareable(u64 frame) {
+std::byte* PvhFrames::hold(u64 frame, Hold) {
   if (!in_ram(frame) || memory_.extra_at(gpa_of(frame))) return nullptr;
   return gone(*memory_.page_number(gpa_of(frame))) ? nullptr : memory_.host(gpa_of(frame), kPageSize);
 }
@@ -79,6 +81,9 @@ i64 PvhFrames::populate(u64& frame) {
   pages_.fetch_add(1, std::memory_order_relaxed);
   return 0;
 }
+
+i16 PvhFrames::map_grant(Caller&, u64, u64, u32) { return GNTST_general_error; }
+i16 PvhFrames::unmap_grant(Caller&, u64, u64, u32, u64) { return GNTST_general_error; }
 
 u64 PvhFrames::maximum_frame() const {
   const RamRange& last = memory_.ranges().back();

@@ -14,7 +14,9 @@ class PvhFrames final : public abi::xen::Frames {
   // Pages of ours go into RAM or below `devices`, or from 4 GiB on.
   PvhFrames(GuestMemory& memory, Gpa devices);
 
-  std::byte* shareable(u64 frame) override;
+  // Nothing else can become of RAM here; a page that leaves while it is held is another one when it comes back.
+  std::byte* hold(u64 frame, abi::xen::Hold) override;
+  void let_go(u64, abi::xen::Hold) override {}
   void note_written(u64 frame) override;
   i64 place(u64 frame, std::byte* page) override;
   u64 frame_of(const std::byte* our_page) override;
@@ -23,6 +25,9 @@ class PvhFrames final : public abi::xen::Frames {
   u64 current_pages() const override { return pages_.load(std::memory_order_relaxed); }
   u64 maximum_pages() const override { return memory_.size() / kPageSize; }
   u64 maximum_frame() const override;
+  // RAM is at one place only.
+  i16 map_grant(abi::xen::Caller&, u64, u64, u32) override;
+  i16 unmap_grant(abi::xen::Caller&, u64, u64, u32, u64) override;
 
  private:
   bool in_ram(u64 frame) const;

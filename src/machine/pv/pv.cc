@@ -163,6 +163,8 @@ class PvMachine final : public Pv {
     events_ = std::make_unique<XenEventPort>(*domain_);
     BH_ASSIGN(const u32 store_port, domain_->events().alloc_unbound_for_guest());
     BH_ASSIGN(const u32 console_port, domain_->events().alloc_unbound_for_guest());
+    for (const u64 ring : {built.console_frame, built.store_frame})  // ours to write to, whatever the guest does
+      if (tables_->hold(ring, xen::Hold::kWrite) == nullptr) return fail("the domain builder's ring pages are not RAM");
     domain_->grants().grant_for_guest(kConsoleGrant, built.console_frame);
     domain_->grants().grant_for_guest(kStoreGrant, built.store_frame);
     pv::set_ports(built, memory_, store_port, console_port);

@@ -1,5 +1,7 @@
 // Hypercalls that only PV guests make, with arguments that no kernel would give.
 #include <gtest/gtest.h>
+#include <xen/event_channel.h>
+#include <xen/grant_table.h>
 #include <xen/memory.h>
 #include <xen/physdev.h>
 #include <xen/vcpu.h>
@@ -425,17 +427,52 @@ TEST_F(CallsTest, FramesInUseDoNotLeave) {
   EXPECT_EQ(tables.current_pages(), kFrames - 1);
 }
 
-TEST_F(CallsTest, AGrantedFrameThatLeftIsNotGranted) {
+TEST_F(CallsTest, AGrantedFrameInUseDoesNotLeave) {
   domain.grants().grant_for_guest(8, 100);
   std::byte* const page = domain.grants().map(8, true);
   ASSERT_NE(page, nullptr);
   ASSERT_EQ(call(__HYPERVISOR_update_va_mapping, {address(100), 0, 0}), 0);
-  ASSERT_EQ(tables.release(100), 0);
-  *page = std::byte{1};  // the back end still holds it: nothing but the guest's memory is written
+  EXPECT_LT(tables.release(100), 0);
+  EXPECT_LT(tables.pin(100, 1), 0);
   domain.grants().unmap(8, true);
+  ASSERT_EQ(tables.release(100), 0);
   EXPECT_EQ(domain.grants().map(8, false), nullptr);
   u64 frame = 100;
   ASSERT_EQ(tables.populate(frame), 0);
+  ASSERT_EQ(tables.pin(100, 1), 0);
+  EXPECT_EQ(domain.grants().map(8, true), nullptr);  // nobody writes to a page table
+  EXPECT_NE(domain.grants().map(8, false), nullptr);
+}
+
+// Pages that we write events and time to are the guest's ordinary memory, for as long as we do.
+TEST_F(CallsTest, PagesOfEventsAndVcpusStayOrdinary) {
+  const auto register_info = [&](u64 frame) {
+    at<vcpu_register_vcpu_info_t>(kFirstFree) = {frame, 64, 0};
+    return call(__HYPERVISOR_vcpu_op, {VCPUOP_register_vcpu_info, 0, address(kFirstFree)});
+  };
+  const auto init_control = [&](u64 frame) {
+    return op(__HYPERVISOR_event_channel_op, EVTCHNOP_init_control, evtchn_init_control_t{frame, 0, 0, 0, {}});
+  };
+  const auto expand = [&](u64 frame) {
+    return op(__HYPERVISOR_event_channel_op, EVTCHNOP_expand_array, evtchn_expand_array_t{frame});
+  };
+  for (const u64 frame : {kL1, kL4, layout.tables, ~u64{0}}) {
+    EXPECT_LT(register_info(frame), 0) << frame;
+    EXPECT_LT(init_control(frame), 0) << frame;
+  }
+  EXPECT_EQ(register_info(120), 0);
+  EXPECT_EQ(init_control(121), 0);
+  EXPECT_LT(expand(kL1), 0);
+  EXPECT_EQ(expand(122), 0);
+  for (const u64 frame : {120u, 121u, 122u}) {
+    ASSERT_EQ(call(__HYPERVISOR_update_va_mapping, {address(frame), 0, 0}), 0);
+    EXPECT_LT(tables.pin(frame, 1), 0) << frame;
+    EXPECT_LT(tables.release(frame), 0) << frame;
+  }
+  EXPECT_EQ(op(__HYPERVISOR_event_channel_op, EVTCHNOP_reset, evtchn_reset_t{DOMID_SELF}), 0);
+  EXPECT_LT(tables.pin(120, 1), 0);
+  EXPECT_EQ(tables.pin(121, 1), 0);
+  EXPECT_EQ(tables.release(122), 0);
 }
 
 }  // namespace

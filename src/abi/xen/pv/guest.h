@@ -40,7 +40,8 @@ class Guest final : public engine::DeprivilegedGuest, public GuestCalls, public 
   // ---- GuestCalls
   std::optional<Answer> hypercall(Caller& caller, u64 number, const std::array<u64, 6>& args) override;
   // ---- Frames
-  std::byte* shareable(u64 frame) override { return memory_.shareable_page(frame); }
+  std::byte* hold(u64 frame, Hold use) override { return memory_.hold(frame, use); }
+  void let_go(u64 frame, Hold use) override { memory_.let_go(frame, use); }
   void note_written(u64 frame) override;
   i64 place(u64 frame, std::byte* page) override;
   u64 frame_of(const std::byte* our_page) override;
@@ -49,6 +50,8 @@ class Guest final : public engine::DeprivilegedGuest, public GuestCalls, public 
   u64 current_pages() const override { return memory_.current_pages(); }
   u64 maximum_pages() const override { return memory_.layout().ram_frames; }
   u64 maximum_frame() const override { return memory_.layout().end() - 1; }
+  i16 map_grant(Caller& caller, u64 frame, u64 address, u32 flags) override;
+  i16 unmap_grant(Caller& caller, u64 frame, u64 address, u32 flags, u64 replacement) override;
   // ---- Vcpus
   unsigned count() const override { return static_cast<unsigned>(vcpus_.size()); }
   void notify(unsigned vcpu) override { partition_.signal_attention(vcpu); }
@@ -109,6 +112,7 @@ class Guest final : public engine::DeprivilegedGuest, public GuestCalls, public 
   i64 new_base(Cpu& cpu, u64 frame);
   i64 new_user_base(Cpu& cpu, u64 frame);
   i64 set_ldt(Cpu& cpu, u64 linear, u32 entries);
+  std::optional<u64> grant_entry(const Call& call, u64 address, u32 flags);  // grant_maps.cc
   i64 flush_mask(Call& call, u64 pointer, u64& mask);
   template <class Request, class One>
   Answer work_through(Call& call, u64 number, const std::array<u64, 6>& args, One one);

@@ -73,12 +73,22 @@ std::byte* PageTables::guest_page(u64 frame) {
   return frames_.is_guests(frame) ? reinterpret_cast<std::byte*>(frames_.table(frame)) : nullptr;
 }
 
-std::byte* PageTables::shareable_page(u64 frame) {
+std::byte* PageTables::hold(u64 frame, Hold use) {
   Lock lock{mutex_};
   if (!frames_.exists(frame)) return nullptr;
   const Owner owner = frames_[frame].owner;
   if (owner != Owner::kGuest && owner != Owner::kShared) return nullptr;
+  if (owner == Owner::kGuest && use == Hold::kWrite && frames_.get_type(frame, FrameType::kData) != 0) return nullptr;
+  ++frames_[frame].references;
   return reinterpret_cast<std::byte*>(frames_.table(frame));
+}
+
+void PageTables::let_go(u64 frame, Hold use) {
+  Lock lock{mutex_};
+  Frame& held = frames_[frame];
+  BH_ASSERT(held.references != 0);
+  --held.references;
+  if (held.owner == Owner::kGuest && use == Hold::kWrite) frames_.put_type(frame);
 }
 
 u64 PageTables::frame_at(const std::byte* page) const {
@@ -146,13 +156,12 @@ std::optional<u64> PageTables::leaf_entry(u64 root, u64 linear) {
 
 bool PageTables::is_leaf_table(u64 frame) {
   Lock lock{mutex_};
-  return frames_.is_guests(frame) && frames_[frame].type_uses != 0 && frames_[frame].type == FrameType::kL1;
+  return in_leaf_table(frame << kPageShift);
 }
 
 PageTables::Written PageTables::write_leaf_table(u64 frame, const u64* before, const u64* copy) {
   Lock lock{mutex_};
-  if (!frames_.is_guests(frame) || frames_[frame].type_uses == 0 || frames_[frame].type != FrameType::kL1)
-    return Written::kRefused;
+  if (!in_leaf_table(frame << kPageShift)) return Written::kRefused;
   u64* const entries = frames_.table(frame);
   for (unsigned i = 0; i < kEntries; ++i) {
     if (copy[i] == before[i]) continue;
@@ -167,6 +176,39 @@ PageTables::Written PageTables::write_leaf_table(u64 frame, const u64* before, c
     frames_.put_entry(1, old);
   }
   return Written::kDone;
+}
+
+// ---- grants that the guest maps itself
+
+bool PageTables::in_leaf_table(u64 machine) {
+  const u64 frame = machine >> kPageShift;
+  return machine % 8 == 0 && frames_.is_guests(frame) && frames_[frame].type_uses != 0 &&
+         frames_[frame].type == FrameType::kL1;
+}
+
+u64 PageTables::read_entry(u64 machine) {
+  return __atomic_load_n(&frames_.table(machine >> kPageShift)[(machine & 0xfff) / 8], __ATOMIC_ACQUIRE);
+}
+
+i64 PageTables::write_leaf_entry(u64 machine, u64 value) {
+  return update_entry(machine >> kPageShift, 1, static_cast<unsigned>((machine & 0xfff) / 8), value,
+                      AccessedDirty::kAsGiven);
+}
+
+i64 PageTables::show_grant(u64 machine, u64 value) {
+  Lock lock{mutex_};
+  return counted(in_leaf_table(machine) ? write_leaf_entry(machine, value) : -XEN_EINVAL, kRefusedUpdates);
+}
+
+i64 PageTables::hide_grant(u64 machine, u64 frame, u64 moved_from) {
+  Lock lock{mutex_};
+  if (!in_leaf_table(machine) || (moved_from != 0 && !in_leaf_table(moved_from)))
+    return counted(-XEN_EINVAL, kRefusedUpdates);
+  const u64 now = read_entry(machine);
+  if (!(now & kPresent) || frame_of_entry(now) != frame) return counted(-XEN_EINVAL, kRefusedUpdates);
+  const i64 error = write_leaf_entry(machine, moved_from != 0 ? read_entry(moved_from) : 0);
+  if (error == 0 && moved_from != 0) write_leaf_entry(moved_from, 0);
+  return counted(error, kRefusedUpdates);
 }
 
 // ---- whole tables

@@ -4,6 +4,7 @@
 #include <functional>
 #include <optional>
 
+#include "abi/xen/ports.h"
 #include "abi/xen/pv/frame_table.h"
 #include "abi/xen/pv/layout.h"
 #include "base/assert.h"
@@ -29,7 +30,10 @@ class PageTables {
   std::byte* guest_page(u64 frame);
   u64 frame_at(const std::byte* page) const;  // of any page of this memory
   void note_written(u64 frame) { memory_.note_written(Gpa{frame << kPageShift}, kPageSize); }
-  std::byte* shareable_page(u64 frame);  // also of those of ours that the guest may map
+  // For whoever uses a frame beside the guest: it stays the guest's and, with kWrite, ordinary memory. Also of those of
+  // ours that the guest may map. nullptr: it is not to be had.
+  std::byte* hold(u64 frame, Hold use);
+  void let_go(u64 frame, Hold use);
 
   // Writes the 8 bytes at a machine address: an entry, checked, if the frame is a page table, else just data.
   i64 update(u64 machine, u64 value, AccessedDirty bits);
@@ -40,6 +44,11 @@ class PageTables {
   enum class Written : u8 { kDone, kAgain, kRefused };
   bool is_leaf_table(u64 frame);
   Written write_leaf_table(u64 frame, const u64* before, const u64* copy);
+
+  // Grants that the guest maps. `value` goes into the entry of a level 1 table at `machine`; or what maps `frame` there
+  // goes, and what the entry at `moved_from` maps (if it is not 0) comes from there.
+  i64 show_grant(u64 machine, u64 value);
+  i64 hide_grant(u64 machine, u64 frame, u64 moved_from);
 
   i64 pin(u64 frame, unsigned level);
   i64 unpin(u64 frame);
@@ -71,6 +80,9 @@ class PageTables {
 
  private:
   i64 update_entry(u64 frame, unsigned level, unsigned index, u64 value, AccessedDirty bits) BH_REQUIRES(mutex_);
+  bool in_leaf_table(u64 machine) BH_REQUIRES(mutex_);
+  u64 read_entry(u64 machine) BH_REQUIRES(mutex_);
+  i64 write_leaf_entry(u64 machine, u64 value) BH_REQUIRES(mutex_);
   i64 update_data(u64 frame, unsigned index, u64 value) BH_REQUIRES(mutex_);
   void build_hypervisor_area() BH_REQUIRES(mutex_);
   u64 new_table() BH_REQUIRES(mutex_);

@@ -176,7 +176,7 @@ TEST_F(PageTablesTest, Ballooning) {
   EXPECT_EQ(tables.current_pages(), kFrames - 1);
   EXPECT_EQ(machine_to_physical(30), ~u64{0});
   EXPECT_EQ(tables.guest_page(30), nullptr);
-  EXPECT_EQ(tables.shareable_page(30), nullptr);
+  EXPECT_EQ(tables.hold(30, Hold::kRead), nullptr);
   u64 frame = 1234;  // the physical number that the guest wants it at
   EXPECT_EQ(tables.populate(frame), 0);
   EXPECT_EQ(frame, 30u);
@@ -186,6 +186,27 @@ TEST_F(PageTablesTest, Ballooning) {
   EXPECT_EQ(tables.current_pages(), kFrames);
   for (const u64 ours : {layout.shared_info, layout.tables, layout.machine_to_physical, ~u64{0}})
     EXPECT_EQ(tables.release(ours), -XEN_EINVAL);
+}
+
+// What somebody else uses stays where it is, and what is written to does not become a table.
+TEST_F(PageTablesTest, HeldFrames) {
+  for (const Hold use : {Hold::kRead, Hold::kWrite}) {
+    ASSERT_EQ(tables.hold(30, use), reinterpret_cast<std::byte*>(table(30)));
+    EXPECT_EQ(tables.release(30), -XEN_EINVAL);
+    EXPECT_EQ(tables.pin(30, 1), use == Hold::kRead ? 0 : -XEN_EBUSY);
+    EXPECT_EQ(tables.unpin(30), use == Hold::kRead ? 0 : -XEN_EINVAL);
+    tables.let_go(30, use);
+  }
+  EXPECT_EQ(tables.pin(30, 1), 0);
+  EXPECT_EQ(tables.hold(30, Hold::kWrite), nullptr);
+  EXPECT_NE(tables.hold(30, Hold::kRead), nullptr);
+  tables.let_go(30, Hold::kRead);
+  EXPECT_EQ(tables.unpin(30), 0);
+  EXPECT_NE(tables.hold(layout.shared_info, Hold::kWrite), nullptr);
+  tables.let_go(layout.shared_info, Hold::kWrite);
+  for (const u64 bad : {layout.tables, layout.machine_to_physical, layout.end(), ~u64{0}})
+    EXPECT_EQ(tables.hold(bad, Hold::kRead), nullptr);
+  expect_all_can_leave();
 }
 
 TEST_F(PageTablesTest, ClearAndCopy) {

@@ -1,6 +1,7 @@
 // A guest for tests: memory whose virtual addresses start at kBase and whose frames are numbered from kFirstFrame, and
 // a Domain that believes in it.
 #pragma once
+#include <gtest/gtest.h>
 #include <xen/event_channel.h>
 #include <xen/grant_table.h>
 #include <xen/hvm/hvm_op.h>
@@ -36,6 +37,10 @@ class FakeGuest : public Frames, public Vcpus {
   std::set<u64> gone;                // frames given back
   std::map<u64, std::byte*> placed;  // frames that show pages of ours
   std::map<u64, unsigned> written;   // note_written() by frame
+  std::set<u64> tables;              // frames that may not be written
+  std::multiset<std::pair<u64, Hold>> held;
+  std::map<u64, std::pair<u64, u32>> shown;  // grants that the guest maps: frame and flags by address
+  u64 replaced_by = 0;
 
   static u64 address(u64 page, u64 offset = 0) { return kBase + page * kPageSize + offset; }
   static u64 frame(u64 page) { return kFirstFrame + page; }
@@ -70,8 +75,16 @@ class FakeGuest : public Frames, public Vcpus {
   Kernel kernels[kVcpus] = {{*this, 0}, {*this, 1}};
 
   // ---- Frames
-  std::byte* shareable(u64 f) override {
-    return f >= kFirstFrame && f < kFirstFrame + kFrames && !gone.contains(f) ? ram[f - kFirstFrame].bytes : nullptr;
+  bool has(u64 f) const { return f >= kFirstFrame && f < kFirstFrame + kFrames && !gone.contains(f); }
+  std::byte* hold(u64 f, Hold use) override {
+    if (!has(f) || (use == Hold::kWrite && tables.contains(f))) return nullptr;
+    held.insert({f, use});
+    return ram[f - kFirstFrame].bytes;
+  }
+  void let_go(u64 f, Hold use) override {
+    const auto one = held.find({f, use});
+    ASSERT_NE(one, held.end());
+    held.erase(one);
   }
   void note_written(u64 f) override { ++written[f]; }
   i64 place(u64 f, std::byte* page) override {
@@ -82,7 +95,7 @@ class FakeGuest : public Frames, public Vcpus {
   u64 frame_of(const std::byte* page) override { return 0x9000 + static_cast<u64>(page - ours[0].bytes) / kPageSize; }
   i64 release(u64 f) override {
     if (placed.erase(f) != 0) return 0;
-    if (shareable(f) == nullptr) return -kXEINVAL;
+    if (!has(f)) return -kXEINVAL;
     gone.insert(f);
     return 0;
   }
@@ -96,6 +109,18 @@ class FakeGuest : public Frames, public Vcpus {
   u64 current_pages() const override { return kFrames - gone.size(); }
   u64 maximum_pages() const override { return kFrames; }
   u64 maximum_frame() const override { return kFirstFrame + kFrames - 1; }
+  i16 map_grant(Caller&, u64 f, u64 where, u32 flags) override {
+    if (config.kind != GuestKind::kPv || !access(where, 1)) return GNTST_general_error;
+    shown[where] = {f, flags};
+    return GNTST_okay;
+  }
+  i16 unmap_grant(Caller&, u64 f, u64 where, u32, u64 replacement) override {
+    const auto there = shown.find(where);
+    if (there == shown.end() || there->second.first != f) return GNTST_general_error;
+    shown.erase(there);
+    replaced_by = replacement;
+    return GNTST_okay;
+  }
 
   // ---- Vcpus
   std::vector<unsigned> notified, nmis;
