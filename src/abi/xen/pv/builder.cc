@@ -23,6 +23,12 @@ struct Notes {
   bool initrd_by_frame = false;
 };
 
+// An address that a guest may use, if not all behind it.
+bool guests_own(u64 address) {
+  return sign_extend(address, 6) == address &&
+         (address < kMachineToPhysicalStart || address >= engine::DeprivilegedCpu::kKernelHalf);
+}
+
 Result<Notes> read_notes(const ElfFile& elf) {
   Notes notes;
   const auto base = elf.xen_number(spec::elf::kXenNoteVirtBase);
@@ -32,11 +38,11 @@ Result<Notes> read_notes(const ElfFile& elf) {
   notes.hypercall_page = elf.xen_number(spec::elf::kXenNoteHypercallPage);
   notes.p2m = elf.xen_number(spec::elf::kXenNoteInitP2m);
   notes.initrd_by_frame = elf.xen_number(spec::elf::kXenNoteModStartPfn).value_or(0) == 1;
-  const u64 page = notes.hypercall_page.value_or(notes.virtual_base);
-  if (notes.virtual_base % kPageSize != 0 || page % kPageSize != 0 || page < notes.virtual_base ||
-      (notes.p2m && *notes.p2m % 1_GiB != 0))
-    return fail("its Xen notes name addresses that cannot be (base {:#x}, hypercall page {:#x})", notes.virtual_base,
-                page);
+  const u64 page = notes.hypercall_page.value_or(notes.virtual_base), p2m = notes.p2m.value_or(0);
+  if (notes.virtual_base % kPageSize != 0 || page % kPageSize != 0 || page < notes.virtual_base || p2m % 1_GiB != 0 ||
+      !guests_own(notes.virtual_base) || !guests_own(p2m))
+    return fail("its Xen notes name addresses that cannot be (base {:#x}, hypercall page {:#x}, p2m {:#x})",
+                notes.virtual_base, page, p2m);
   return notes;
 }
 
@@ -66,6 +72,7 @@ class Builder {
     next_ = pages(end);
     if (const auto placed = place(); !placed) return named(placed.error());
     if (notes_.initrd_by_frame) BH_TRY(load_initrd());
+    if (const auto fits = check_fits(); !fits) return named(fits.error());
     fill_hypercall_page();
     fill_p2m();
     map(notes_.virtual_base, 0, mapped_pages_, first_table_);
@@ -92,11 +99,14 @@ class Builder {
     built_.store_frame = take(1);
     built_.console_frame = take(1);
     first_table_ = next_;
+    BH_TRY(check_fits());
     // The tables map themselves, so their number depends on itself.
     const u64 base = notes_.virtual_base;
     u64 count = 0;
     for (u64 guess = 4;; guess = count) {
       const u64 end = (next_ + guess + 1) << kPageShift;
+      if (base != 0 && end + kStartPadding + kStartAlignment > -base)
+        return fail("its Xen notes leave no room behind its base {:#x}", base);
       mapped_pages_ = pages(align_up(base + end + kStartPadding, kStartAlignment) - base);
       const u64 to = base + (mapped_pages_ << kPageShift);
       count = 1 + tables_for(base, to, 1) + tables_for(base, to, 2) + tables_for(base, to, 3);
@@ -113,10 +123,13 @@ class Builder {
       p2m_frames_ = list + tables_for(from, to, 1) + tables_for(from, to, 2) + tables_for(from, to, 3);
       next_ = p2m_ + p2m_frames_;
     }
-    if (next_ > layout_.ram_frames)
-      return fail("needs at least {} MiB of memory to start as a Xen PV guest, and the zone has {}",
-                  (next_ * kPageSize >> 20) + 1, layout_.ram_frames * kPageSize >> 20);
-    return {};
+    return check_fits();
+  }
+
+  Result<void> check_fits() const {
+    if (next_ <= layout_.ram_frames) return {};
+    return fail("needs at least {} MiB of memory to start as a Xen PV guest, and the zone has {}",
+                (next_ * kPageSize >> 20) + 1, layout_.ram_frames * kPageSize >> 20);
   }
 
   Result<void> load_initrd() {
