@@ -28,6 +28,12 @@ class Pv(Case):
             self.assertNotIn("FAIL", done.out.decode(), str(done))
             self.assertTrue(done.out.endswith(b"0 refusals failed\n"), str(done))
 
+    def test_two_vcpus(self):
+        done = self.boot("two-vcpus poweroff", "-c", "2")
+        self.assert_status(done, 0)
+        self.assertNotIn("FAIL", done.out.decode(), str(done))
+        self.assertTrue(done.out.endswith(b"0 checks of two vCPUs failed\n"), str(done))
+
     def test_null_hypercall(self):
         done = self.boot("null-hypercall poweroff")
         self.assertRegex(done.out.decode(), r"^null hypercall \d+\.\d ns\n$", str(done))

@@ -74,6 +74,16 @@ common:
         andq $-16, %rsp
         call unexpected_exception       // does not return
 
+// vCPU 1 of two_vcpus.cc: a start with the place for its vector state in RDI, and every exception.
+        .globl second_start
+second_start:
+        fxsave64 (%rdi)
+        call second_main                // does not return
+        .globl second_fault
+second_fault:
+        leaq second_stack_end(%rip), %rsp
+        call second_faulted             // does not return
+
 // void return_to(const iret_context*): does not return by itself.
         .globl return_to
 return_to:
@@ -89,4 +99,7 @@ recovery: .quad 0
         .align 16
         .space 65536
 stack_end:
+        .space 16384
+        .globl second_stack_end
+second_stack_end:
         .section .note.GNU-stack, "", @progbits

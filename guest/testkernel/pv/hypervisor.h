@@ -49,6 +49,7 @@ extern "C" [[noreturn]] void return_to(const iret_context* frame);
 
 // Each prints a line "PASS name" or "FAIL name"; returns how many failed.
 unsigned check_refusals();
+unsigned check_two_vcpus();
 void measure_null_hypercall();
 
 }  // namespace testkernel

@@ -58,6 +58,11 @@ constexpr struct {
        put_number(check_refusals());
        put(" refusals failed\n");
      }},
+    {"two-vcpus",
+     [] {
+       put_number(check_two_vcpus());
+       put(" checks of two vCPUs failed\n");
+     }},
     {"null-hypercall", measure_null_hypercall},
     {"poweroff", [] { shut_down(SHUTDOWN_poweroff); }},
     {"reboot", [] { shut_down(SHUTDOWN_reboot); }},

@@ -10,26 +10,12 @@
 
 #include <initializer_list>
 
-#include "hypervisor.h"
+#include "checks.h"
 
 namespace testkernel {
 namespace {
 
 alignas(4096) unsigned char page[4096], other_page[4096], work[16 * 4096];
-
-const char* failed_at;
-#define EXPECT(condition)     \
-  do {                        \
-    if (!(condition)) {       \
-      failed_at = #condition; \
-      return;                 \
-    }                         \
-  } while (false)
-
-template <class Function>
-long faults(Function function) {
-  return attempt([](void* f) { (*static_cast<Function*>(f))(); }, &function);
-}
 
 template <class T>
 T* in_work(u64 offset = 0) {
@@ -38,17 +24,6 @@ T* in_work(u64 offset = 0) {
 i64 mmu_update(u64 machine, u64 value) {
   const struct mmu_update request{machine, value};
   return hypercall(__HYPERVISOR_mmu_update, address_of(request), 1, 0, DOMID_SELF);
-}
-i64 map(const void* at, u64 entry) {
-  return hypercall(__HYPERVISOR_update_va_mapping, reinterpret_cast<u64>(at), entry, UVMF_INVLPG | UVMF_LOCAL);
-}
-i64 map_self(const void* at, u64 flags) { return map(at, machine_of(at) << 12 | flags); }
-i64 mmuext(unsigned command, u64 frame, u64 two = 0) {
-  struct mmuext_op request{};
-  request.cmd = command;
-  request.arg1.mfn = frame;
-  request.arg2.src_mfn = two;
-  return hypercall(__HYPERVISOR_mmuext_op, address_of(request), 1, 0, DOMID_SELF);
 }
 u64 past_ram() { return machine_of(reinterpret_cast<void*>(kBase + ((boot_info->nr_pages - 1) << 12))) + 1; }
 
@@ -313,10 +288,7 @@ void instructions() {
   EXPECT(ebx == 0x566e6558);  // "XenV"
 }
 
-constexpr struct {
-  const char* name;
-  void (*check)();
-} kChecks[] = {
+constexpr Check kChecks[] = {
     {"foreign frames", foreign_frames},
     {"page tables stay read-only", page_tables_stay_read_only},
     {"pinning nonsense", pinning_nonsense},
@@ -338,22 +310,7 @@ constexpr struct {
 
 }  // namespace
 
-unsigned check_refusals() {
-  unsigned failed = 0;
-  for (const auto& check : kChecks) {
-    failed_at = nullptr;
-    check.check();
-    put(failed_at == nullptr ? "PASS " : "FAIL ");
-    put(check.name);
-    if (failed_at != nullptr) {
-      put(": ");
-      put(failed_at);
-      ++failed;
-    }
-    put("\n");
-  }
-  return failed;
-}
+unsigned check_refusals() { return run(kChecks); }
 
 void measure_null_hypercall() {
   constexpr u64 kCalls = 1'000'000;

@@ -2,6 +2,8 @@
 
 #include <xen/errno.h>
 
+#include <utility>
+
 #include "base/bits.h"
 
 namespace bulkhead::abi::xen::pv {
@@ -35,12 +37,10 @@ i64 FrameTable::get_type(u64 number, FrameType type) {
     ++frame.type_uses;
     return 0;
   }
-  if (type == FrameType::kData) {
+  if (type == FrameType::kData)
     frame.written = true;
-  } else if (frame.written) {
-    if (stop_writes_) stop_writes_(number);
-    frame.written = false;
-  }
+  else
+    end_writes(number);
   frame.type = type;
   frame.type_uses = 1;  // a table that names itself finds this level, and is refused by it
   i64 error = 0;
@@ -53,6 +53,10 @@ i64 FrameTable::get_type(u64 number, FrameType type) {
     frame.type_uses = 0;
   }
   return error;
+}
+
+void FrameTable::end_writes(u64 number) {
+  if (std::exchange((*this)[number].written, false) && stop_writes_) stop_writes_(number);
 }
 
 // Counts of entries are taken back by what the tables say now. A guest that still writes through an old translation can

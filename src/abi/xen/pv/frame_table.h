@@ -44,8 +44,8 @@ class FrameTable {
  public:
   // `ram_frames` from `first` on are the guest's, the others kXen until set_owner() says otherwise.
   FrameTable(const GuestMemory& memory, u64 ram_frames, u64 all_frames, u64 first = 0);
-  // Called before a frame that the guest could write to becomes something that it may not: no vCPU may write to it
-  // through an old translation any more.
+  // Called before a frame that the guest could write to leaves it or becomes something that it may not: no vCPU may
+  // write to it through an old translation any more.
   void set_stop_writes(std::function<void(u64 frame)> stop) { stop_writes_ = std::move(stop); }
   u64 size() const { return frames_.size(); }
   Frame& operator[](u64 frame) { return frames_[frame - first_]; }
@@ -58,6 +58,8 @@ class FrameTable {
   // Counts a use of the frame as `type`, after making sure (validating a page table and all below it) that it can be.
   // A negative Xen error number, and nothing changed, if not.
   i64 get_type(u64 frame, FrameType type);
+  // No vCPU writes to it through an old translation when this returns. Of a frame that has no uses.
+  void end_writes(u64 frame);
   void put_type(u64 frame);  // the last one takes the uses of a page table's entries away too
 
   // What an entry of a table of `level` relies on.

@@ -333,6 +333,7 @@ i64 PageTables::copy_page(u64 to, u64 from) {
 i64 PageTables::release(u64 frame) {
   Lock lock{mutex_};
   if (!frames_.is_guests(frame) || frames_[frame].type_uses != 0 || frames_[frame].references != 0) return -XEN_EINVAL;
+  frames_.end_writes(frame);  // it may come back as a page table
   ::madvise(frames_.table(frame), kPageSize, MADV_REMOVE);
   memory_.note_written(Gpa{frame << kPageShift}, kPageSize);
   frames_[frame] = {};

@@ -188,6 +188,16 @@ TEST_F(PageTablesTest, Ballooning) {
     EXPECT_EQ(tables.release(ours), -XEN_EINVAL);
 }
 
+// It may come back as a page table, when a vCPU that was never told could still write to it.
+TEST_F(PageTablesTest, NobodyWritesToAFreedFrame) {
+  std::vector<u64> stopped;
+  tables.set_stop_writes([&](u64 frame) { stopped.push_back(frame); });
+  EXPECT_EQ(update(30, 0, 42), 0);
+  EXPECT_EQ(tables.release(30), 0);
+  EXPECT_EQ(tables.release(31), 0);  // nobody could
+  EXPECT_EQ(stopped, std::vector<u64>{30});
+}
+
 // What somebody else uses stays where it is, and what is written to does not become a table.
 TEST_F(PageTablesTest, HeldFrames) {
   for (const Hold use : {Hold::kRead, Hold::kWrite}) {
