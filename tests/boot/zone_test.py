@@ -141,18 +141,30 @@ class Zone(Case):
             client.close()
         self.end(start, 128 + signal.SIGKILL)
 
-    def test_suspend_is_cancelled_and_the_zone_goes_on(self):
+    # As a toolstack that cancels a suspend would leave it: the call returns 1, all vCPUs, grants and event channels go on.
+    def suspend(self, *backend):
         write = ('open F, "+<", "/dev/xen/xenbus" or die $!; my $b = "control/shutdown\\0suspend"; '
                  'syswrite F, pack("VVVV", 11, 1, 0, length $b) . $b; sysread F, my $r, 16')
-        script = (f"for n in 1 2 3; do perl -e '{write}'; until [ $(dmesg | grep -c 'suspending xenstore') = $n ]; do "
-                  "sleep 0.2; done; done; sleep 1; seq 1 1000 | sha256sum > /tmp/sum; echo alive")
-        done = self.run_again(*zone.command("sh", "-c", script, options=["-V", "pv", "-c", "2", "--report", "report.json"]))
+        script = ("sum() { echo 3 > /proc/sys/vm/drop_caches; sha256sum $(readlink -f $(command -v perl)); }; sum > /tmp/before; "
+                  f"for n in 1 2 3; do perl -e '{write}'; until [ $(dmesg | grep -c 'suspending xenstore') = $n ]; do "
+                  "sleep 0.2; done; sleep 1; sum | cmp - /tmp/before || exit 3; done; "
+                  "for cpu in 0 1; do taskset -c $cpu sleep 0.1 || exit 4; done; echo alive $(nproc); cat /sys/hypervisor/guest_type")
+        done = self.run_again(*zone.command("sh", "-c", script, options=[*backend, "-c", "2", "--report", "report.json"]))
         self.assert_status(done, 0)
-        self.assertEqual(done.out, b"alive\n")
         report = json.loads((self.folder / "report.json").read_text())
-        self.assertEqual(report["engine_counters"]["cancelled_suspends"], 3)
+        return done.out, report["engine_counters"]
 
-    def boot(self):
+    def test_suspend_is_cancelled_and_the_zone_goes_on(self):
+        out, counters = self.suspend("-V", "pv")
+        self.assertEqual(out, b"alive 2\nPV\n")
+        self.assertEqual(counters["cancelled_suspends"], 3)
+
+    def test_suspend_of_a_pvh_zone_is_cancelled_too(self):
+        out, counters = self.suspend("-V", "pvh", "--engine", "dbt")
+        self.assertEqual(out, b"alive 2\nPVH\n")
+        self.assertEqual(counters["xen_cancelled_suspends"], 3)
+
+    def boot(self, *backend, console):
         source = self.write("init.c", INIT)
         subprocess.run(["gcc", "-static", "-Os", "-o", self.folder / "init", source], check=True)
         program = (self.folder / "init").read_bytes()
@@ -160,8 +172,8 @@ class Zone(Case):
                    newc("sbin/poweroff", program, 0o100755))
         self.write("initrd", archive + newc("TRAILER!!!", b"", 0))
         pipe = subprocess.PIPE
-        start = self.start("boot", "-V", "pv", "--name", "bare", "--kernel", kernels.stored()[0]["release"], "--initrd",
-                           "initrd", "--append", "console=hvc0 quiet", stdin=pipe, stdout=pipe, stderr=pipe)
+        start = self.start("boot", *backend, "--name", "bare", "--kernel", kernels.stored()[0]["release"], "--initrd",
+                           "initrd", "--append", f"console={console} quiet", stdin=pipe, stdout=pipe, stderr=pipe)
         self.await_up(start)
         return start
 
@@ -172,7 +184,7 @@ class Zone(Case):
         self.fail("the guest did not come up")
 
     def test_bare_kernel_reboots_and_powers_off(self):
-        start = self.boot()
+        start = self.boot("-V", "pv", console="hvc0")
         disk = self.sparse("disk.img", 1 << 20)
         self.assertEqual(self.ask("disk-add", "bare", "--disk", disk).out, b"xvda\n")
         self.ask("reboot", "bare")
@@ -181,3 +193,21 @@ class Zone(Case):
         self.assertEqual((seen["resets"], [d["name"] for d in seen["disks"]]), (1, ["xvda"]))
         self.assertEqual(self.ask("stop", "bare", "-t", "60").err, b"")
         self.end(start, 0)
+
+    def test_bare_pvh_kernel_reboots_and_powers_off(self):
+        start = self.boot("-V", "pvh", "--engine", "dbt", console="ttyS0")
+        self.sparse("disk.img", 1 << 20)
+        self.assert_refused(self.ask("disk-add", "bare", "--disk", "disk.img", status=125), "cannot take a disk")
+        self.ask("reboot", "bare")
+        self.await_up(start)
+        seen = json.loads(self.ask("inspect", "bare").out)
+        self.assertEqual(seen["resets"], 1)
+        self.assertEqual(self.ask("stop", "bare", "-t", "60").err, b"")
+        self.end(start, 0)
+
+    def test_pvh_zone_without_an_abi_cannot_be_asked(self):
+        start = self.boot("-V", "pvh", "--engine", "dbt", "--abi", "none", console="ttyS0")
+        for request in ("reboot", "stop"):
+            self.assert_refused(self.ask(request, "bare", status=125), "no way to ask")
+        self.ask("kill", "bare")
+        self.end(start, 128 + signal.SIGKILL)
