@@ -157,8 +157,8 @@ std::optional<EngineKind> parse_engine(std::string_view name) {
 }
 
 bool backend_is_built(VirtBackend backend, EngineKind engine) {
-  if (engine != EngineKind::kDbt) return false;
-  return backend == VirtBackend::kPvh || backend == VirtBackend::kPv;
+  if (engine == EngineKind::kDbt) return backend == VirtBackend::kPvh || backend == VirtBackend::kPv;
+  return engine == EngineKind::kKvm && backend == VirtBackend::kPvh;
 }
 
 bool engine_is_built(EngineKind engine) { return Build::ours().has(engine); }

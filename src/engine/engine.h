@@ -66,8 +66,13 @@ class Vcpu {
   virtual const telemetry::CounterSet& counters() const = 0;  // engine-internal counters; readable any time
 };
 
+// What the guest is promised of a hypervisor, as far as an engine has a part in it. With kNone and kKvm hypercalls may
+// be answered without an exit.
+enum class ParavirtAbi : u8 { kNone, kXen, kKvm };
+
 struct PartitionConfig {
   unsigned vcpus = 1;  // 1..max_vcpus
+  ParavirtAbi abi = ParavirtAbi::kNone;
   CpuModel cpu_model;  // already cut down to the host
   // Engine-specific settings by name, e.g. {"dbt.mode","interpreter"}. One that the engine does not know is refused.
   std::vector<std::pair<std::string, std::string>> options;
@@ -94,6 +99,9 @@ class Partition : public MsiSink {
   virtual void stop_writes(u64 gpa_page) { (void)gpa_page; }
   virtual u64 guest_tsc() const = 0;                            // of the vCPUs, as far as they agree; any thread
   virtual void signal_attention(unsigned vcpu) { (void)vcpu; }  // of a deprivileged guest; any thread
+  // The instruction by which a guest's kernel in 64-bit mode makes a HypercallExit, at most 8 bytes, with the registers as
+  // the exit says; it changes none but RAX.
+  virtual std::vector<u8> hypercall_code() const { return {0x0f, 0x01, 0xc1}; }  // VMCALL
   // Called (on some vCPU thread) when the guest writes EOI for a vector that a level-triggered IOAPIC entry owns.
   virtual void set_eoi_handler(std::function<void(u8 vector)> handler) = 0;
 };

@@ -3,6 +3,8 @@
 #include <fcntl.h>
 #include <sys/mman.h>
 
+#include <algorithm>
+
 #include "base/assert.h"
 #include "base/bits.h"
 
@@ -59,30 +61,43 @@ bool GuestMemory::place_extra(u64 number, Gpa at) {
     if (const auto there = extra_at(at)) return *there == number;
   }
   remove_extra(number);
-  Lock lock{extra_->mutex};
-  if (extra_at(at)) return false;
-  std::byte* const ram = host(at, kPageSize);
-  if (ram != nullptr && ::mmap(ram, kPageSize, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED | MAP_NORESERVE,
-                               fd_.get(), static_cast<off_t>(size_ + number * kPageSize)) == MAP_FAILED)
-    return false;
-  if (at.value < extra_->low.load()) extra_->low = at.value;
-  if (at.value > extra_->high.load()) extra_->high = at.value;
-  extra_->places[number].store(at.value, std::memory_order_release);
+  {
+    Lock lock{extra_->mutex};
+    if (extra_at(at)) return false;
+    std::byte* const ram = host(at, kPageSize);
+    if (ram != nullptr && ::mmap(ram, kPageSize, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED | MAP_NORESERVE,
+                                 fd_.get(), static_cast<off_t>(size_ + number * kPageSize)) == MAP_FAILED)
+      return false;
+    if (at.value < extra_->low.load()) extra_->low = at.value;
+    if (at.value > extra_->high.load()) extra_->high = at.value;
+    extra_->places[number].store(at.value, std::memory_order_release);
+  }
+  note_remapped(at);
   return true;
+}
+
+// In RAM the host's address of the frame stays, and whoever follows it sees the other page.
+void GuestMemory::note_remapped(Gpa page) const {
+  const auto holds = [&](const RamRange& range) { return range.contains(page, kPageSize); };
+  if (observer_ != nullptr && std::ranges::none_of(ranges_, holds)) observer_->remapped(page);
 }
 
 void GuestMemory::remove_extra(u64 number) {
   BH_ASSERT(number < extra_pages());
-  Lock lock{extra_->mutex};
-  const u64 at = extra_->places[number].exchange(Extra::kNowhere);
-  if (at == Extra::kNowhere) return;
-  for (const RamRange& range : ranges_)
-    if (range.contains(Gpa{at}, kPageSize)) {
-      const u64 offset = range.file_offset + (at - range.start.value);
-      void* const back = ::mmap(base_ + offset, kPageSize, PROT_READ | PROT_WRITE,
-                                MAP_SHARED | MAP_FIXED | MAP_NORESERVE, fd_.get(), static_cast<off_t>(offset));
-      BH_ASSERT(back != MAP_FAILED);  // it takes the place of a mapping that is there
-    }
+  u64 at = Extra::kNowhere;
+  {
+    Lock lock{extra_->mutex};
+    at = extra_->places[number].exchange(Extra::kNowhere);
+    if (at == Extra::kNowhere) return;
+    for (const RamRange& range : ranges_)
+      if (range.contains(Gpa{at}, kPageSize)) {
+        const u64 offset = range.file_offset + (at - range.start.value);
+        void* const back = ::mmap(base_ + offset, kPageSize, PROT_READ | PROT_WRITE,
+                                  MAP_SHARED | MAP_FIXED | MAP_NORESERVE, fd_.get(), static_cast<off_t>(offset));
+        BH_ASSERT(back != MAP_FAILED);  // it takes the place of a mapping that is there
+      }
+  }
+  note_remapped(Gpa{at});
 }
 
 // By the memfd and not by the address: what an extra page hides is given back, and not that page.

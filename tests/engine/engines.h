@@ -11,10 +11,15 @@
 
 namespace bulkhead::engine {
 
+// What not every host gives an engine that rests on it.
+enum class Need : u8 { kEveryInstruction, kModifiedCode };
+
 struct EngineUnderTest {
   std::string name;  // of the test instance
   std::function<std::unique_ptr<Engine>()> make;
   std::vector<std::pair<std::string, std::string>> options;
+  // Why the engine cannot do that on this host, or empty.
+  std::function<std::string(Need)> lacks = [](Need) { return std::string{}; };
 };
 inline std::ostream& operator<<(std::ostream& out, const EngineUnderTest& engine) { return out << engine.name; }
 

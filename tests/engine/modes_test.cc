@@ -182,6 +182,7 @@ TEST_P(Conformance, SyscallAndSysret) {
 }
 
 TEST_P(Conformance, SelfModifyingCode) {
+  BH_NEEDS(Need::kModifiedCode);
   BH_CONFORMANCE_GUEST(guest);
   guest.long_mode([](Code& c) {
     Xbyak::Label again, patched;

@@ -50,6 +50,7 @@ TEST_P(Conformance, LockedIncrementsOfTwoVcpusAddUp) {
 }
 
 TEST_P(Conformance, UnalignedLockedAccessAcrossPagesIsAtomic) {
+  BH_NEEDS(Need::kEveryInstruction);
   BH_CONFORMANCE_GUEST(guest, 2);
   constexpr int kTimes = 2000;
   constexpr int kSplit = kDataAt + 0x1000 - 2;
@@ -134,6 +135,7 @@ TEST_P(Conformance, InterprocessorInterrupt) {
 // vCPU 0 changes a function that vCPU 1 calls all the time, then interrupts it: from the interrupt's acknowledgement
 // on, the old code must not run any more [SDM-3A "Handling Self- and Cross-Modifying Code"].
 TEST_P(Conformance, CrossModifyingCode) {
+  BH_NEEDS(Need::kModifiedCode);
   BH_CONFORMANCE_GUEST(guest, 2);
   constexpr int kRounds = 200;
   const u64 function = kCodeAt + 0x8000;

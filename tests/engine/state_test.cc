@@ -34,6 +34,7 @@ TEST_P(Conformance, StateRoundTrip) {
 }
 
 TEST_P(Conformance, StateMovesToAnotherPartition) {
+  BH_NEEDS(Need::kEveryInstruction);
   BH_CONFORMANCE_GUEST(first);
   const auto emit = [](Code& c) {
     c.mov(c.eax, 5);

@@ -109,6 +109,8 @@ class TinyGuest {
 
 // Every test of the suite is run for every engine.
 class Conformance : public testing::TestWithParam<EngineUnderTest> {};
+#define BH_NEEDS(need) \
+  if (const std::string why = GetParam().lacks(need); !why.empty()) GTEST_SKIP() << GetParam().name << ": " << why
 #define BH_CONFORMANCE_GUEST(guest, ...)                  \
   TinyGuest guest{GetParam() __VA_OPT__(, ) __VA_ARGS__}; \
   if (!guest.ready()) return

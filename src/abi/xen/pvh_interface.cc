@@ -4,9 +4,11 @@
 #include <xen/xen.h>
 
 #include <algorithm>
+#include <cstring>
 
 #include "abi/xen/guest_clock.h"
 #include "abi/xen/version.h"
+#include "base/assert.h"
 
 namespace bulkhead::abi::xen {
 namespace {
@@ -50,16 +52,20 @@ engine::CpuModel with_xen_leaves(engine::CpuModel model, u16 domid) {
   return model;
 }
 
-std::array<std::byte, kPageSize> hypercall_page(bool amd) {
+std::array<std::byte, kPageSize> hypercall_page(std::span<const u8> call) {
+  BH_ASSERT(call.size() <= 8);
   std::array<std::byte, kPageSize> page;
   page.fill(std::byte{0xcc});
   for (unsigned number = 0; number < kPageSize / kEntrySize; ++number) {
-    // A PV guest's IRET is no hypercall here: UD2.
-    const std::array<u8, 9> code = {
-        0xb8, static_cast<u8>(number), 0, 0, 0, 0x0f, 0x01, static_cast<u8>(amd ? 0xd9 : 0xc1), 0xc3};
-    const std::array<u8, 9> invalid = {0x0f, 0x0b, 0xcc, 0xcc, 0xcc, 0xcc, 0xcc, 0xcc, 0xcc};
-    std::ranges::transform(number == __HYPERVISOR_iret ? invalid : code, page.begin() + number * kEntrySize,
-                           [](u8 byte) { return std::byte{byte}; });
+    std::byte* const entry = page.data() + number * kEntrySize;
+    const auto put = [&](unsigned at, std::span<const u8> code) { std::memcpy(entry + at, code.data(), code.size()); };
+    if (number == __HYPERVISOR_iret) {  // a PV guest's IRET is no hypercall here: UD2
+      put(0, std::array<u8, 2>{0x0f, 0x0b});
+      continue;
+    }
+    put(0, std::array<u8, 5>{0xb8, static_cast<u8>(number), 0, 0, 0});
+    put(5, call);
+    put(static_cast<unsigned>(5 + call.size()), std::array<u8, 1>{0xc3});
   }
   return page;
 }

@@ -3,6 +3,7 @@
 #pragma once
 #include <array>
 #include <cstddef>
+#include <span>
 
 #include "base/ints.h"
 #include "engine/cpu_model.h"
@@ -15,7 +16,8 @@ inline constexpr u32 kHypercallPageMsr = 0x40000000;  // takes the guest-physica
 // The model with Xen's leaves, and with CPUID.1:ECX[31] set: a guest of some hypervisor.
 engine::CpuModel with_xen_leaves(engine::CpuModel model, u16 domid);
 
-// Entries of 32 bytes, one for each hypercall number: MOV EAX, number; VMCALL (VMMCALL); RET.
-std::array<std::byte, kPageSize> hypercall_page(bool amd);
+// Entries of 32 bytes, one for each hypercall number: MOV EAX, number; the engine's `call` (at most 8 bytes, as
+// Partition::hypercall_code() gives it); RET.
+std::array<std::byte, kPageSize> hypercall_page(std::span<const u8> call);
 
 }  // namespace bulkhead::abi::xen

@@ -42,8 +42,10 @@ class MicrovmMachine final : public Microvm {
     engine::PartitionConfig partition_config;
     partition_config.vcpus = vcpus_ = config.vcpus;
     BH_ASSIGN(partition_config.cpu_model, engine::make_cpu_model(config.cpu_model, config.vcpus));
-    if (config.abi == Abi::kXen)
+    if (config.abi == Abi::kXen) {
+      partition_config.abi = engine::ParavirtAbi::kXen;
       partition_config.cpu_model = abi::xen::with_xen_leaves(std::move(partition_config.cpu_model), XenAbi::kDomid);
+    }
     partition_config.options = config.engine_options;
     BH_ASSIGN(partition_, engine.create(partition_config, memory_));
     BH_ASSIGN(board_, Board::create(config, *partition_, memory_, timers_,

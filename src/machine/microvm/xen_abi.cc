@@ -53,7 +53,6 @@ class XenAbi::ExitCaller final : public Caller {
 XenAbi::XenAbi(const engine::CpuModel& model, unsigned vcpus, engine::Partition& partition, GuestMemory& memory,
                TimerService& timers, Ports ports)
     : vcpus_{vcpus},
-      amd_{model.lookup(0, 0).ebx == 0x68747541},  // "Auth"enticAMD
       partition_{partition},
       memory_{memory},
       ports_{std::move(ports)},
@@ -100,8 +99,8 @@ NextStep XenAbi::hypercall(unsigned vcpu, engine::HypercallExit& exit) {
 // The low bits are the number of the page, of which there is one [xen/arch-x86/cpuid.h "Leaf 3"].
 bool XenAbi::msr(unsigned, engine::MsrExit& exit) {
   if (exit.index != kHypercallPageMsr) return false;
-  exit.fault =
-      exit.write && (!is_aligned(exit.value, kPageSize) || !memory_.write(Gpa{exit.value}, hypercall_page(amd_)));
+  exit.fault = exit.write && (!is_aligned(exit.value, kPageSize) ||
+                              !memory_.write(Gpa{exit.value}, hypercall_page(partition_.hypercall_code())));
   if (!exit.write) exit.value = 0;
   return true;
 }

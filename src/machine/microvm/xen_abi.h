@@ -57,7 +57,6 @@ class XenAbi final : public GuestAbi, private abi::xen::Vcpus {
   void shutdown(abi::xen::ShutdownReason reason) override;
 
   const unsigned vcpus_;
-  const bool amd_;
   engine::Partition& partition_;
   GuestMemory& memory_;
   const Ports ports_;

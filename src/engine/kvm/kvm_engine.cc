@@ -1,0 +1,52 @@
+#include "engine/kvm/kvm_engine.h"
+
+#include "engine/kvm/partition.h"
+
+namespace bulkhead::engine::kvm {
+namespace {
+
+Result<KvmOptions> parse(const PartitionConfig& config) {
+  KvmOptions options;
+  for (const auto& [name, value] : config.options) {
+    if (name != "kvm.xen") return fail("engine kvm does not know the option '{}'; it knows kvm.xen", name);
+    if (value == "auto")
+      options.xen = KvmOptions::Xen::kAuto;
+    else if (value == "on")
+      options.xen = KvmOptions::Xen::kOn;
+    else if (value == "off")
+      options.xen = KvmOptions::Xen::kOff;
+    else
+      return fail("engine option kvm.xen is '{}'; it is auto, on or off", value);
+  }
+  return options;
+}
+
+class KvmEngine final : public Engine {
+ public:
+  Probe probe() const override {
+    Probe probe{.kind = EngineKind::kKvm, .usable = false, .reason = {}, .capabilities = {}};
+    const auto host = KvmHost::open();
+    if (!host) {
+      probe.reason = host.error().message;
+      return probe;
+    }
+    probe.usable = true;
+    probe.capabilities = {.max_vcpus = host->max_vcpus(), .lapic_in_engine = true, .dirty_log = false};
+    return probe;
+  }
+
+  Result<std::unique_ptr<Partition>> create(const PartitionConfig& config, GuestMemory& memory) override {
+    BH_ASSIGN(const KvmOptions options, parse(config));
+    BH_ASSIGN(KvmHost host, KvmHost::open());
+    if (config.vcpus < 1 || config.vcpus > host.max_vcpus())
+      return fail("engine kvm runs 1 to {} vCPUs here; {} were asked for", host.max_vcpus(), config.vcpus);
+    if (config.cpu_model.leaves.empty()) return fail("engine kvm needs a CPU model; none was given");
+    return KvmPartition::create(config, memory, std::move(host), options);
+  }
+};
+
+}  // namespace
+
+std::unique_ptr<Engine> make_kvm_engine() { return std::make_unique<KvmEngine>(); }
+
+}  // namespace bulkhead::engine::kvm

@@ -1,0 +1,12 @@
+// The engine on Linux's KVM. Option: "kvm.xen" = "auto" (default), "on" or "off": whether KVM itself intercepts Xen's
+// hypercalls, where the guest is told of Xen.
+#pragma once
+#include <memory>
+
+#include "engine/engine.h"
+
+namespace bulkhead::engine::kvm {
+
+std::unique_ptr<Engine> make_kvm_engine();
+
+}  // namespace bulkhead::engine::kvm

@@ -1,0 +1,186 @@
+#include "engine/kvm/partition.h"
+
+#include <cpuid.h>
+#include <pthread.h>
+#include <signal.h>
+#include <x86intrin.h>
+
+#include <algorithm>
+#include <chrono>
+
+#include "base/assert.h"
+#include "engine/kvm/cpuid.h"
+#include "engine/kvm/ioctl.h"
+
+namespace bulkhead::engine::kvm {
+namespace {
+
+// Pages that KVM wants for itself on some processors; nothing else is there [kvm-api "KVM_SET_TSS_ADDR"].
+constexpr u64 kIdentityMap = 0xfffbc000, kTaskState = 0xfffbd000;
+constexpr std::chrono::milliseconds kHaltCheck{100};
+constexpr std::chrono::microseconds kWindowCheck{100};
+constexpr u64 kMsiAddress = 0xfee00000;
+constexpr u32 kLevel = 1u << 15, kDeliverNmi = 4u << 8;
+constexpr u32 kXenHypercallMsr = 0x40000000;
+
+// Ascending. Those that the CPU model lacks are not read.
+constexpr u32 kStateMsrs[] = {
+    0x10,       0x1b,       0x3b,       0x48,       0x174,      0x175,      0x176,      0x1a0,      0x1d9,
+    0x200,      0x201,      0x202,      0x203,      0x204,      0x205,      0x206,      0x207,      0x208,
+    0x209,      0x20a,      0x20b,      0x20c,      0x20d,      0x20e,      0x20f,      0x250,      0x258,
+    0x259,      0x268,      0x269,      0x26a,      0x26b,      0x26c,      0x26d,      0x26e,      0x26f,
+    0x277,      0x2ff,      0x6e0,      0xda0,      0x4b564d00, 0x4b564d01, 0x4b564d03, 0x4b564d04, 0x4b564d05,
+    0xc0000081, 0xc0000082, 0xc0000083, 0xc0000084, 0xc0000102, 0xc0000103, 0xc0010015, 0xc001011f};
+
+}  // namespace
+
+KvmPartition::KvmPartition(KvmHost host, UniqueFd fd, CpuModel model, GuestMemory& memory)
+    : vm_{std::move(host), std::move(fd), std::move(model), memory}, slots_{vm_.fd.get(), memory} {}
+
+Result<std::unique_ptr<Partition>> KvmPartition::create(const PartitionConfig& config, GuestMemory& memory,
+                                                        KvmHost host, const KvmOptions& options) {
+  install_kick_signal();
+  BH_ASSIGN(CpuModel model, cut_to_kvm(config.cpu_model, host));
+  BH_ASSIGN(UniqueFd fd, host.create_vm());
+  std::unique_ptr<KvmPartition> partition{new KvmPartition{std::move(host), std::move(fd), std::move(model), memory}};
+  BH_TRY(partition->set_up(config, options));
+  return partition;
+}
+
+Result<void> KvmPartition::set_up(const PartitionConfig& config, const KvmOptions& options) {
+  const int vm = vm_.fd.get();
+  u64 identity_map = kIdentityMap;
+  if (kvm_ioctl(vm, KVM_SET_IDENTITY_MAP_ADDR, &identity_map) != 0 || kvm_ioctl(vm, KVM_SET_TSS_ADDR, kTaskState) != 0)
+    return fail_errno("KVM refuses a place for its own pages");
+  BH_TRY(enable(KVM_CAP_SPLIT_IRQCHIP, Routes::kPins, "a split interrupt controller"));
+  BH_TRY(enable(KVM_CAP_X86_USER_SPACE_MSR, KVM_MSR_EXIT_REASON_UNKNOWN | KVM_MSR_EXIT_REASON_FILTER,
+                "MSRs in user space"));
+  BH_TRY(filter_msrs(config.abi == ParavirtAbi::kKvm));
+  if (config.abi == ParavirtAbi::kXen) BH_TRY(set_up_xen(config, options.xen));
+  BH_TRY(slots_.install());
+  vm_.xsave_bytes = std::max<std::size_t>(576, vm_.model.lookup(0xd, 0).ecx);
+  if (vm_.xsave_bytes > sizeof(kvm_xsave))
+    return fail("the CPU model's vector state has {} bytes; KVM is asked for {} at most", vm_.xsave_bytes,
+                sizeof(kvm_xsave));
+  for (unsigned i = 0; i < config.vcpus; ++i) {
+    BH_ASSIGN(auto vcpu, KvmVcpu::create(vm_, i));
+    vcpus_.push_back(std::move(vcpu));
+  }
+  vm_.msrs = vcpus_[0]->readable_msrs(kStateMsrs);
+  vcpus_[0]->learn_tsc_offset();
+  vm_.window_wanted = [this] {
+    {
+      const std::lock_guard lock{mutex_};
+      window_wanted_ = true;
+    }
+    changed_.notify_all();
+  };
+  sigset_t all, before;  // signals are the business of other threads
+  ::sigfillset(&all);
+  ::pthread_sigmask(SIG_SETMASK, &all, &before);
+  watcher_ = std::thread{[this] { look_after_halts(); }};
+  ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
+  ::pthread_setname_np(watcher_.native_handle(), "bh-kvm-halts");
+  return {};
+}
+
+KvmPartition::~KvmPartition() {
+  {
+    const std::lock_guard lock{mutex_};
+    ending_ = true;
+  }
+  changed_.notify_all();
+  if (watcher_.joinable()) watcher_.join();
+}
+
+void KvmPartition::look_after_halts() {
+  std::unique_lock lock{mutex_};
+  while (!ending_) {
+    if (window_wanted_)
+      changed_.wait_for(lock, kWindowCheck, [this] { return ending_; });
+    else
+      changed_.wait_for(lock, kHaltCheck, [this] { return ending_ || window_wanted_; });
+    window_wanted_ = false;
+    for (const auto& vcpu : vcpus_)
+      if (vcpu->look_after()) window_wanted_ = true;
+  }
+}
+
+Result<void> KvmPartition::enable(u32 capability, u64 argument, const char* what) {
+  kvm_enable_cap cap{};
+  cap.cap = capability;
+  cap.args[0] = argument;
+  if (kvm_ioctl(vm_.fd.get(), KVM_ENABLE_CAP, &cap) == 0) return {};
+  return fail_errno("KVM refuses {}", what);
+}
+
+// MSRs of hypervisors that the guest is not told of: KVM would answer some of them, and others by its own rules.
+Result<void> KvmPartition::filter_msrs(bool kvm_abi) {
+  std::array<u8, 64> none{};  // a bit for each: not KVM's
+  kvm_msr_filter filter{};
+  const auto deny = [&](std::size_t number, u32 base, u32 count) {
+    filter.ranges[number] = {KVM_MSR_FILTER_READ | KVM_MSR_FILTER_WRITE, count, base, none.data()};
+  };
+  filter.flags = KVM_MSR_FILTER_DEFAULT_ALLOW;
+  deny(0, 0x40000000, 0x200);
+  if (!kvm_abi) {
+    deny(1, 0x4b564d00, 0x100);
+    deny(2, 0x11, 2);  // the same clocks by their old numbers
+  }
+  if (kvm_ioctl(vm_.fd.get(), KVM_X86_SET_MSR_FILTER, &filter) == 0) return {};
+  return fail_errno("KVM takes no MSR filter");
+}
+
+Result<void> KvmPartition::set_up_xen(const PartitionConfig&, KvmOptions::Xen wanted) {
+  const bool able = (vm_.host.check(KVM_CAP_XEN_HVM) & KVM_XEN_HVM_CONFIG_INTERCEPT_HCALL) != 0;
+  if (wanted == KvmOptions::Xen::kOn && !able)
+    return fail("engine option kvm.xen is on, but this host's KVM cannot intercept Xen's hypercalls; leave it out");
+  vm_.hypercalls = HypercallWay::kPort;
+  if (!able || wanted == KvmOptions::Xen::kOff) return {};
+  kvm_xen_hvm_config xen{};
+  xen.flags = KVM_XEN_HVM_CONFIG_INTERCEPT_HCALL;
+  xen.msr = kXenHypercallMsr + 0xff;  // not the guest's: the machine fills its hypercall page
+  if (kvm_ioctl(vm_.fd.get(), KVM_XEN_HVM_CONFIG, &xen) != 0)
+    return fail_errno("KVM refuses to intercept Xen's hypercalls");
+  vm_.hypercalls = HypercallWay::kXen;
+  return {};
+}
+
+// The instruction that KVM intercepts is the host's, whatever the CPU model says.
+std::vector<u8> KvmPartition::hypercall_code() const {
+  if (vm_.hypercalls == HypercallWay::kPort) return {0xe7, static_cast<u8>(kHypercallPort)};  // out kHypercallPort, eax
+  unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
+  __cpuid(0, eax, ebx, ecx, edx);
+  const bool intel = ebx == signature_INTEL_ebx;
+  return {0x0f, 0x01, static_cast<u8>(intel ? 0xc1 : 0xd9)};
+}
+
+Vcpu& KvmPartition::vcpu(unsigned index) {
+  BH_ASSERT(index < vcpus_.size());
+  return *vcpus_[index];
+}
+
+void KvmPartition::set_extint(bool asserted) {
+  if (vm_.extint.exchange(asserted) == asserted || !asserted) return;
+  vcpus_[0]->poke();
+}
+
+void KvmPartition::inject_nmi(unsigned vcpu) { send({kMsiAddress | u64{vcpu} << 12, kDeliverNmi}); }
+
+void KvmPartition::inject_direct(unsigned vcpu, u8 vector) {
+  BH_ASSERT(vcpu < vcpus_.size());
+  vcpus_[vcpu]->inject_direct(vector);
+}
+
+u64 KvmPartition::guest_tsc() const { return __rdtsc() + vm_.tsc_offset.load(std::memory_order_relaxed); }
+
+void KvmPartition::send(Msi message) {
+  if (message.data & kLevel) vm_.routes.expect_eoi(message);
+  kvm_msi msi{};
+  msi.address_lo = static_cast<u32>(message.address);
+  msi.address_hi = static_cast<u32>(message.address >> 32);
+  msi.data = message.data;
+  (void)kvm_ioctl(vm_.fd.get(), KVM_SIGNAL_MSI, &msi);  // one that nobody takes is lost, as on a PC
+}
+
+}  // namespace bulkhead::engine::kvm

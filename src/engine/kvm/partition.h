@@ -1,0 +1,52 @@
+// A guest on KVM: its virtual machine, memory slots, vCPUs and interrupt routes, and the thread that looks after halts.
+#pragma once
+#include <condition_variable>
+#include <memory>
+#include <thread>
+#include <vector>
+
+#include "engine/kvm/slots.h"
+#include "engine/kvm/vcpu.h"
+
+namespace bulkhead::engine::kvm {
+
+struct KvmOptions {
+  enum class Xen : u8 { kAuto, kOn, kOff };
+  Xen xen = Xen::kAuto;  // whether KVM itself intercepts Xen's hypercalls
+};
+
+class KvmPartition final : public Partition {
+ public:
+  // Errors: what KVM refuses, one line.
+  static Result<std::unique_ptr<Partition>> create(const PartitionConfig& config, GuestMemory& memory, KvmHost host,
+                                                   const KvmOptions& options);
+  ~KvmPartition() override;
+
+  Vcpu& vcpu(unsigned index) override;
+  void set_extint(bool asserted) override;
+  void set_extint_source(ExtIntSource* source) override { vm_.extint_source = source; }
+  void inject_nmi(unsigned vcpu) override;
+  void inject_direct(unsigned vcpu, u8 vector) override;
+  u64 guest_tsc() const override;
+  std::vector<u8> hypercall_code() const override;
+  void set_eoi_handler(std::function<void(u8 vector)> handler) override { vm_.eoi_handler = std::move(handler); }
+  void send(Msi message) override;
+
+ private:
+  KvmPartition(KvmHost host, UniqueFd fd, CpuModel model, GuestMemory& memory);
+  Result<void> set_up(const PartitionConfig& config, const KvmOptions& options);
+  Result<void> enable(u32 capability, u64 argument, const char* what);
+  Result<void> set_up_xen(const PartitionConfig& config, KvmOptions::Xen wanted);
+  Result<void> filter_msrs(bool kvm_abi);
+  void look_after_halts();
+
+  Vm vm_;
+  MemorySlots slots_;
+  std::vector<std::unique_ptr<KvmVcpu>> vcpus_;
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  bool ending_ = false, window_wanted_ = false;  // under mutex_
+  std::thread watcher_;
+};
+
+}  // namespace bulkhead::engine::kvm
