@@ -105,6 +105,15 @@ std::optional<u64> ElfFile::xen_number(u32 type) const {
   return std::nullopt;
 }
 
+std::string_view ElfFile::xen_text(u32 type) const {
+  for (const XenNote& note : xen_notes) {
+    if (note.type != type) continue;
+    const std::string_view text{reinterpret_cast<const char*>(note.value.data()), note.value.size()};
+    return text.substr(0, text.find('\0'));
+  }
+  return {};
+}
+
 std::optional<u64> ElfFile::xen_pv_entry() const { return is_64 ? xen_number(elf_spec::kXenNoteEntry) : std::nullopt; }
 
 std::optional<u64> ElfFile::physical_entry() const {

@@ -1,6 +1,7 @@
 // ELF kernels: program headers and Xen notes, checked.
 #pragma once
 #include <optional>
+#include <string_view>
 #include <vector>
 
 #include "abi/image/byte_source.h"
@@ -28,6 +29,8 @@ struct ElfFile {
 
   // The number in a Xen note of 4 or 8 bytes; nothing: no such note, or it is not a number.
   std::optional<u64> xen_number(u32 type) const;
+  // The text in a Xen note, as far as its end; empty: no such note.
+  std::string_view xen_text(u32 type) const;
   // The address of the PVH entry (note 18), if there is one.
   std::optional<u32> pvh_entry() const;
   // The virtual address of the Xen PV entry (note 1), if there is one in a 64-bit file.

@@ -30,6 +30,7 @@ DomainParts::DomainParts(DomainConfig config_in, const XenPages& pages_in, Frame
       grants{config, pages, frames, counters},
       grant_maps{config, grants, frames, counters},
       timers{config, service, clock, events, waits, vcpus, counters},
+      assists{config.vm_assists},
       console_credit{kConsoleStartCredit} {}
 
 Answer DomainParts::dispatch(Caller& caller, u64 number, const HypercallArgs& args) {

@@ -34,6 +34,7 @@ struct DomainConfig {
   u16 domid = 1;
   std::array<u8, 16> uuid{};
   unsigned vcpus = 1;       // 1..kMaxVcpus
+  u64 vm_assists = 0;       // VMASST_TYPE_*, a bit each: those that the domain builder enables
   bool fifo_events = true;  // false: only the 2-level ABI
   unsigned max_grant_version = 2;
   u64 tsc_hz = 1'000'000'000;

@@ -47,6 +47,9 @@ TEST_F(DomainTest, FeaturesAreThoseOfARealHost) {
   EXPECT_EQ(g.at<xen_feature_info_t>(1).submap, 0x12305u);
   testing::FakeGuest pv{GuestKind::kPv};
   EXPECT_EQ(pv.call(__HYPERVISOR_xen_version, {XENVER_get_features, pv.address(1)}).value, 0);
+  EXPECT_EQ(pv.at<xen_feature_info_t>(1).submap, 0x220e0u);
+  EXPECT_EQ(pv.call(__HYPERVISOR_vm_assist, {VMASST_CMD_enable, VMASST_TYPE_pae_extended_cr3}).value, 0);
+  EXPECT_EQ(pv.call(__HYPERVISOR_xen_version, {XENVER_get_features, pv.address(1)}).value, 0);
   EXPECT_EQ(pv.at<xen_feature_info_t>(1).submap, 0x220f0u);
   g.at<xen_feature_info_t>(1) = {1, 0};
   EXPECT_EQ(version(XENVER_get_features), -kXEINVAL);

@@ -9,6 +9,7 @@
 
 #include "abi/xen/domain_parts.h"
 #include "abi/xen/errors.h"
+#include "base/bits.h"
 
 namespace bulkhead::abi::xen {
 namespace {
@@ -35,23 +36,24 @@ i64 get_features(const DomainParts& d, Guest& guest, u64 at) {
   xen_feature_info_t info;
   if (!guest.read(at, info)) return -kXEFAULT;
   if (info.submap_idx >= XENFEAT_NR_SUBMAPS) return -kXEINVAL;
-  info.submap = xen_features(d.config.kind);
+  info.submap = xen_features(d.config.kind, d.assists);
   return guest.write(at, info) ? 0 : -kXEFAULT;
 }
 
 i64 done(bool good) { return good ? 0 : -kXEFAULT; }
 }  // namespace
 
-u32 xen_features(GuestKind kind) {
+u32 xen_features(GuestKind kind, u64 assists) {
   const auto feature = [](unsigned index) { return u32{1} << index; };
   // As Xen 4.17 has them. Without hvm_pirqs: interrupts of devices stay with the IOAPIC and the LAPIC.
   if (kind == GuestKind::kPvh)
     return feature(XENFEAT_writable_page_tables) | feature(XENFEAT_auto_translated_physmap) |
            feature(XENFEAT_hvm_callback_vector) | feature(XENFEAT_hvm_safe_pvclock) |
            feature(XENFEAT_memory_op_vnode_supported) | feature(XENFEAT_not_direct_mapped);
-  return feature(XENFEAT_pae_pgdir_above_4gb) | feature(XENFEAT_mmu_pt_update_preserve_ad) |
-         feature(XENFEAT_highmem_assist) | feature(XENFEAT_gnttab_map_avail_bits) |
-         feature(XENFEAT_memory_op_vnode_supported) | feature(XENFEAT_direct_mapped);
+  const u32 above_4gb = bit(assists, VMASST_TYPE_pae_extended_cr3) ? feature(XENFEAT_pae_pgdir_above_4gb) : 0;
+  return above_4gb | feature(XENFEAT_mmu_pt_update_preserve_ad) | feature(XENFEAT_highmem_assist) |
+         feature(XENFEAT_gnttab_map_avail_bits) | feature(XENFEAT_memory_op_vnode_supported) |
+         feature(XENFEAT_direct_mapped);
 }
 
 Answer xen_version(DomainParts& domain, Guest& guest, const HypercallArgs& args) {

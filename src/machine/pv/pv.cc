@@ -88,7 +88,7 @@ class PvMachine final : public Pv {
     guest_ = std::make_unique<pv::Guest>(
         *partition_, *tables_, vcpus_,
         [this](xen::ShutdownReason reason, const std::string& crash) { gang_->finish(outcome_of(reason, crash)); });
-    make_domain(config, tsc_hz);
+    make_domain(config, tsc_hz, built.vm_assists);
     BH_TRY(connect(config, built));
     for (unsigned i = 0; i < config.disks.size(); ++i)
       if (config.disks[i] != nullptr) BH_TRY(disks_->add_at(i, *config.disks[i]));
@@ -137,12 +137,13 @@ class PvMachine final : public Pv {
     return {memory_.host(Gpa{first << kPageShift}, count << kPageShift), count << kPageShift};
   }
 
-  void make_domain(const PvConfig& config, u64 tsc_hz) {
+  void make_domain(const PvConfig& config, u64 tsc_hz, u64 vm_assists) {
     xen::DomainConfig domain;
     domain.kind = xen::GuestKind::kPv;
     domain.domid = kDomain;
     domain.uuid = uuid_;
     domain.vcpus = config.vcpus;
+    domain.vm_assists = vm_assists;
     domain.tsc_hz = tsc_hz;
     domain.guest_tsc = [this] { return partition_->guest_tsc(); };
     if (device::ConsoleBackend* const console = config.hypervisor_console)

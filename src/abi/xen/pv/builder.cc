@@ -21,6 +21,7 @@ struct Notes {
   std::optional<u64> hypercall_page;  // newer kernels make their own
   std::optional<u64> p2m;             // where it wants the p2m list; else behind the kernel
   bool initrd_by_frame = false;
+  bool extended_cr3 = false;  // says something of 32-bit kernels only, but Xen hands it on to all
 };
 
 // An address that a guest may use, if not all behind it.
@@ -38,6 +39,8 @@ Result<Notes> read_notes(const ElfFile& elf) {
   notes.hypercall_page = elf.xen_number(spec::elf::kXenNoteHypercallPage);
   notes.p2m = elf.xen_number(spec::elf::kXenNoteInitP2m);
   notes.initrd_by_frame = elf.xen_number(spec::elf::kXenNoteModStartPfn).value_or(0) == 1;
+  const std::string_view pae = elf.xen_text(spec::elf::kXenNotePaeMode);
+  notes.extended_cr3 = pae == "yes" || pae.contains("bimodal");
   const u64 page = notes.hypercall_page.value_or(notes.virtual_base), p2m = notes.p2m.value_or(0);
   if (notes.virtual_base % kPageSize != 0 || page % kPageSize != 0 || page < notes.virtual_base || p2m % 1_GiB != 0 ||
       !guests_own(notes.virtual_base) || !guests_own(p2m))
@@ -82,6 +85,7 @@ class Builder {
     for (u64* const frame : {&built_.start_info_frame, &built_.store_frame, &built_.console_frame})
       *frame += layout_.first;
     built_.description = kernel.description;
+    if (notes_.extended_cr3) built_.vm_assists |= u64{1} << VMASST_TYPE_pae_extended_cr3;
     built_.entry = {kernel.entry, virtual_of(stack_ + 1), virtual_of(start_info_), machine(top_)};
     return built_;
   }

@@ -14,6 +14,7 @@ struct BuildRequest {
 
 struct Built {
   Entry entry;
+  u64 vm_assists = 0;                      // VMASST_TYPE_* that its notes ask for, a bit each
   u64 start_info_frame = 0;                // machine frames
   u64 store_frame = 0, console_frame = 0;  // their ring pages
   std::string description;                 // of the kernel

@@ -122,6 +122,17 @@ TEST_F(BuilderTest, StartInfo) {
   EXPECT_EQ(info().console.domU.evtchn, 6u);
 }
 
+TEST_F(BuilderTest, AssistsThatNotesAskFor) {
+  ASSERT_EQ(build_it(), "");
+  EXPECT_EQ(built.vm_assists, 0u);
+  set_note(kXenNotePaeMode, 0x736579);  // "yes"
+  ASSERT_EQ(build_it(), "");
+  EXPECT_EQ(built.vm_assists, u64{1} << VMASST_TYPE_pae_extended_cr3);
+  set_note(kXenNotePaeMode, 0x6f6e);  // "no"
+  ASSERT_EQ(build_it(), "");
+  EXPECT_EQ(built.vm_assists, 0u);
+}
+
 TEST_F(BuilderTest, EventsStartMasked) {
   ASSERT_EQ(build_it(), "");
   const auto& shared = *reinterpret_cast<const shared_info_t*>(table(layout.shared_info));
