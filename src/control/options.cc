@@ -34,7 +34,8 @@ void add_common(CLI::App& app, Raw& raw) {
   app.add_option("--cpu", raw.machine.cpu_model, "CPU model (`bulkhead host` lists them)")->capture_default_str();
   app.add_option("--initrd", raw.machine.initrd, "initrd, a file");
   app.add_option("--append", raw.machine.append, "kernel command line (run: added to ours)");
-  app.add_option("--disk", raw.disks, "a raw disk image, FILE or FILE,ro; may be repeated");
+  app.add_option("--disk", raw.disks,
+                 "a disk image, FILE or FILE,OPTION,... (ro, cache=none, iops=500, ...); may be repeated");
   app.add_option("--name", raw.machine.name, "the zone's name")->capture_default_str();
   app.add_option("--engine-option", raw.engine_options, "NAME=VALUE for the engine, e.g. dbt.mode=interpreter");
   app.add_option("--report", raw.common.report_path, "write what the zone did to this file, as JSON");
@@ -87,9 +88,10 @@ void add_zone(CLI::App& app, Raw& raw) {
   verb("kill", "end a zone at once", Verb::kKill);
 }
 
-zone::DiskSpec disk_spec(const std::string& text) {
-  const bool read_only = text.ends_with(",ro");
-  return {read_only ? text.substr(0, text.size() - 3) : text, read_only};
+Result<zone::DiskSpec> disk_spec(const std::string& text) {
+  auto disk = block::parse_disk(text);
+  if (!disk) return fail("--disk {}: {}", text, disk.error().message);
+  return disk;
 }
 
 Result<Command> finish_zone(Raw& raw, const CLI::App& app) {
@@ -98,11 +100,13 @@ Result<Command> finish_zone(Raw& raw, const CLI::App& app) {
   if (app.got_subcommand("list")) return ZoneListCommand{raw.common.json};
   if (raw.request.timeout_s > zone::Request::kMaxTimeout)
     return fail("--timeout {}: it must be 0 to {} seconds", raw.request.timeout_s, zone::Request::kMaxTimeout);
-  const zone::DiskSpec disk = disk_spec(raw.zone_disk);
-  if (raw.request.verb == zone::Request::Verb::kDiskAdd && disk.path.empty())
-    return fail("--disk {}: it must name a file", raw.zone_disk);
-  raw.request.file = disk.path;
-  raw.request.read_only = disk.read_only;
+  if (raw.request.verb == zone::Request::Verb::kDiskAdd) {
+    BH_ASSIGN(const zone::DiskSpec disk, disk_spec(raw.zone_disk));
+    const std::string plain = disk.path + (disk.read_only ? ",ro" : "");
+    if (plain != raw.zone_disk) return fail("--disk {}: a disk for a zone that runs is FILE or FILE,ro", raw.zone_disk);
+    raw.request.file = disk.path;
+    raw.request.read_only = disk.read_only;
+  }
   return ZoneAskCommand{raw.zone, raw.request};
 }
 
@@ -139,7 +143,10 @@ Result<void> judge_machine(Raw& raw) {
       !name.empty() && name.size() <= 63 && name[0] != '-' &&
       std::ranges::all_of(name, [](unsigned char c) { return std::isalnum(c) != 0 || c == '-' || c == '.'; });
   if (!sane) return fail("--name {}: it must be 1 to 63 letters, digits, '-' and '.'", name);
-  for (const std::string& disk : raw.disks) raw.machine.disks.push_back(disk_spec(disk));
+  for (const std::string& text : raw.disks) {
+    BH_ASSIGN(zone::DiskSpec disk, disk_spec(text));
+    raw.machine.disks.push_back(std::move(disk));
+  }
   for (const std::string& option : raw.engine_options) {
     BH_ASSIGN(auto pair, split_pair(option, "--engine-option"));
     raw.machine.engine_options.push_back(std::move(pair));

@@ -82,6 +82,7 @@ inline constexpr u64 kFeatureReadOnly = feature(5);
 inline constexpr u64 kFeatureBlkSize = feature(6);
 inline constexpr u64 kFeatureFlush = feature(9);
 inline constexpr u64 kFeatureTopology = feature(10);
+inline constexpr u64 kFeatureConfigWriteCache = feature(11);
 inline constexpr u64 kFeatureMultiQueue = feature(12);
 inline constexpr u64 kFeatureDiscard = feature(13);
 inline constexpr u64 kFeatureWriteZeroes = feature(14);

@@ -11,8 +11,7 @@ Result<MachineParts> machine_parts(const MachineSpec& spec, const std::vector<Di
   std::vector<DiskSpec> all = first;
   all.insert(all.end(), spec.disks.begin(), spec.disks.end());
   for (const DiskSpec& disk : all) {
-    const auto access = disk.read_only ? block::DiskAccess::kReadOnly : block::DiskAccess::kReadWrite;
-    BH_ASSIGN(auto opened, block::RawDisk::open(disk.path, access));
+    BH_ASSIGN(auto opened, block::open_disk(disk));
     parts.config.disks.push_back(opened.get());
     parts.disks.push_back(std::move(opened));
   }

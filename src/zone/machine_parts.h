@@ -4,7 +4,7 @@
 #include <thread>
 #include <vector>
 
-#include "block/raw/raw_disk.h"
+#include "block/disk/open_disk.h"
 #include "machine/microvm/microvm.h"
 #include "zone/report.h"
 #include "zone/zone_spec.h"
@@ -14,7 +14,7 @@ namespace bulkhead::zone {
 // Open disks, and the machine's configuration that points at them: of the machine `microvm`, and what the machine `pv`
 // has of it.
 struct MachineParts {
-  std::vector<std::unique_ptr<block::RawDisk>> disks;
+  std::vector<std::unique_ptr<block::Disk>> disks;
   std::vector<DiskSpec> files;  // what config.disks are, one by one
   bool has_root = false;        // the first disk is the zone's root
   machine::MicrovmConfig config;

@@ -196,8 +196,7 @@ std::string ZoneControl::inspect() const {
 }
 
 void ZoneControl::add_disk(const Request& request, const AnswerPtr& answer) {
-  const auto access = request.read_only ? block::DiskAccess::kReadOnly : block::DiskAccess::kReadWrite;
-  auto opened = block::RawDisk::open(request.file, access);
+  auto opened = block::open_disk({.path = request.file, .read_only = request.read_only});
   if (!opened) return answer->refuse(opened.error().message);
   const auto plugged = life_->machine.add_disk(**opened);
   if (!plugged) return answer->refuse(plugged.error().message);

@@ -4,16 +4,14 @@
 #include <vector>
 
 #include "base/ints.h"
+#include "block/disk/open_disk.h"
 #include "engine/choose.h"
 #include "machine/machine.h"
 #include "zone/image/rootfs.h"
 
 namespace bulkhead::zone {
 
-struct DiskSpec {
-  std::string path;
-  bool read_only = false;
-};
+using DiskSpec = block::DiskConfig;
 
 // The parts that `run` and `boot` share.
 struct MachineSpec {

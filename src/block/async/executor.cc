@@ -139,6 +139,19 @@ bool Executor::run_ready() {
   return true;
 }
 
+void Executor::at_turn_end(Posted& work) { work.next_ = std::exchange(turn_end_, &work); }
+
+bool Executor::run_turn_end() {
+  Posted* list = std::exchange(turn_end_, nullptr);
+  const bool any = list != nullptr;
+  while (list != nullptr) {
+    Posted* const work = list;
+    list = list->next_;
+    work->run_posted();
+  }
+  return any;
+}
+
 void Executor::run_timers() {
   if (timers_.empty()) return;
   const Nanoseconds time = now();
@@ -168,7 +181,8 @@ void Executor::loop() {
     const bool posted = run_posted();
     run_timers();
     const bool resumed = run_ready();
-    if (posted || resumed || first_ready_ != nullptr)
+    const bool ended = run_turn_end();
+    if (posted || resumed || ended || first_ready_ != nullptr)
       engine_->poll();
     else
       wait();

@@ -70,6 +70,9 @@ class Executor {
   // Begins a task that nobody awaits. It is counted: the executor does not end before it has.
   void spawn(Task<void> task);
   void make_ready(Ready& waiter);  // resumed soon, in order, never from within this call
+  // Runs `work` when the coroutines that are ready now have run, before I/O is waited for: once for many. Not an object
+  // that is posted, too.
+  void at_turn_end(Posted& work);
   // co_await io(op): runs the host call; op.result is its result, or -errno.
   auto io(IoOp& op);
   // co_await call(f): runs `f`, which may block, on a helper thread. `f` outlives the await.
@@ -93,6 +96,7 @@ class Executor {
   void loop();
   bool run_posted();
   bool run_ready();
+  bool run_turn_end();
   void run_timers();
   void wait();
   bool idle() const { return in_flight_ == 0 && spawned_ == 0 && timers_.empty() && first_ready_ == nullptr; }
@@ -102,6 +106,7 @@ class Executor {
   std::unique_ptr<IoEngine> engine_;
   Ready* first_ready_ = nullptr;
   Ready** last_ready_ = &first_ready_;
+  Posted* turn_end_ = nullptr;
   Timers timers_;
   u64 in_flight_ = 0, spawned_ = 0;
   alignas(64) std::atomic<Posted*> posted_{nullptr};

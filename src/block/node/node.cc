@@ -103,7 +103,19 @@ Task<IoStatus> Node::write_bytes(u64 offset, std::span<const std::byte> from, Wr
   co_return co_await write(offset, Buffers{&buffer, 1}, flags);
 }
 
-Task<IoStatus> Node::close() { co_return co_await do_close(); }
+Task<IoStatus> Node::close() {
+  if (std::exchange(closed_, true)) co_return IoStatus::kOk;
+  co_return co_await do_close();
+}
+
+Task<IoStatus> close_graph(NodePtr root) {
+  IoStatus first = co_await root->close();
+  for (std::size_t i = 0; i < root->children().size(); ++i) {
+    const IoStatus status = co_await close_graph(root->children()[i].node);
+    if (first == IoStatus::kOk) first = status;
+  }
+  co_return first;
+}
 
 Task<IoStatus> Node::do_discard(u64, u64) { co_return IoStatus::kUnsupported; }
 Task<IoStatus> Node::do_write_zeroes(u64, u64, WriteFlags) { co_return IoStatus::kUnsupported; }

@@ -105,6 +105,7 @@ class Node : public std::enable_shared_from_this<Node> {
   Task<IoStatus> write_bytes(u64 offset, std::span<const std::byte> from, WriteFlags flags = WriteFlags::kNone);
 
   virtual NodeLimits limits() const { return {}; }
+  bool grows() const { return growable(); }
 
   // --- the graph; executor's thread
   const std::vector<Child>& children() const { return children_; }
@@ -114,7 +115,7 @@ class Node : public std::enable_shared_from_this<Node> {
   Task<void> wait_idle();  // until no request is in flight; who goes on sending is not held back (see Disk::pause)
   u64 in_flight() const { return stats_.depth(); }
 
-  // Last things before the node ends, children after it: writes back what is cached. Called once, by the owner.
+  // Last things before the node ends: writes back what is cached. Nothing is in flight. See close_graph().
   Task<IoStatus> close();
 
  protected:
@@ -155,10 +156,14 @@ class Node : public std::enable_shared_from_this<Node> {
   std::atomic<u64> size_{0};
   std::vector<Child> children_;
   NodeStats stats_;
+  bool closed_ = false;
   WaitList idle_;
   RangeLock ranges_;  // writes that read around themselves exclude others from there
   mutable std::mutex error_mutex_;
   std::string error_;
 };
+
+// Closes a node and then what is below it, each once. The first error.
+Task<IoStatus> close_graph(NodePtr root);
 
 }  // namespace bulkhead::block

@@ -35,6 +35,8 @@ class VirtioDevice {
   virtual void start(u64 features) = 0;
   // The driver says there is something in queue `index` (< queue count). Never blocks on I/O.
   virtual void notify(unsigned index) = 0;
+  // A reset comes: what waits for something outside, and not for the disk itself, may be given up. Before quiesced().
+  virtual void abandon() {}
   // Runs `change` while no thread of the device touches a queue. What is in flight is finished first; chains that wait
   // for an outside event are dropped if their queue is to stop (stop_queue).
   virtual void quiesced(const std::function<void()>& change) = 0;

@@ -6,7 +6,8 @@
 #include <filesystem>
 #include <fstream>
 
-#include "block/disk.h"
+#include "block/disk/disk.h"
+#include "block/null/null_node.h"
 #include "device/console_backend.h"
 #include "machine/microvm/layout.h"
 #include "spec/acpi.h"
@@ -290,19 +291,13 @@ TEST_F(MicrovmTest, EndOfInterruptResendsALevelThatStays) {
 }
 
 TEST_F(MicrovmTest, TooManyVirtioDevices) {
-  // Disks are not opened before the device is used, so one stands for all.
-  struct NoDisk final : block::Disk {
-    u64 size_bytes() const override { return 1_MiB; }
-    bool read_only() const override { return true; }
-    block::IoStatus read(u64, std::span<const block::IoBuffer>) override { return block::IoStatus::kIoError; }
-    block::IoStatus write(u64, std::span<const block::IoBuffer>) override { return block::IoStatus::kReadOnly; }
-    block::IoStatus flush() override { return block::IoStatus::kOk; }
-    block::IoStatus discard(u64, u64) override { return block::IoStatus::kUnsupported; }
-    block::IoStatus write_zeroes(u64, u64, bool) override { return block::IoStatus::kUnsupported; }
-  } disk;
-  config.disks.assign(16, &disk);
+  // One disk stands for all.
+  auto executor = std::move(*block::Executor::create());
+  auto node = std::make_shared<block::NullNode>(*executor, block::NullOptions{.access = block::DiskAccess::kReadOnly});
+  const auto disk = std::move(*block::Disk::create(std::move(executor), std::move(node)));
+  config.disks.assign(16, disk.get());
   EXPECT_EQ(error(), "");
-  config.disks.assign(17, &disk);
+  config.disks.assign(17, disk.get());
   EXPECT_SAYS(error(), "room for 16 virtio devices");
 }
 

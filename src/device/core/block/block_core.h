@@ -1,10 +1,10 @@
 // The disk device without a transport: sector requests against a block::Disk.
-// Threads: requests from one I/O thread at a time, they block as long as the disk does; geometry and counters from any.
+// Threads: requests are coroutines on the disk's executor; geometry and counters from any.
 #pragma once
-#include <span>
+#include <array>
 #include <string>
 
-#include "block/disk.h"
+#include "block/disk/disk.h"
 #include "telemetry/counter.h"
 
 namespace bulkhead::device {
@@ -16,42 +16,68 @@ struct BlockGeometry {
   u32 optimal_io_bytes = 1_MiB;     // a hint
 };
 
+// One queue of a device. Written by the disk's thread, read from any.
+class BlockQueueStats {
+ public:
+  u64 depth() const { return depth_.load(std::memory_order_relaxed); }  // requests in flight now
+  u64 deepest() const { return deepest_.load(std::memory_order_relaxed); }
+  const telemetry::Histogram& latency() const { return latency_; }  // from ring to ring, in nanoseconds
+
+  void begin() {
+    const u64 depth = depth_.load(std::memory_order_relaxed) + 1;
+    depth_.store(depth, std::memory_order_relaxed);
+    if (depth > deepest()) deepest_.store(depth, std::memory_order_relaxed);
+  }
+  void end(u64 nanoseconds) {
+    depth_.store(depth_.load(std::memory_order_relaxed) - 1, std::memory_order_relaxed);
+    latency_.record(nanoseconds);
+  }
+
+ private:
+  std::atomic<u64> depth_{0}, deepest_{0};
+  telemetry::Histogram latency_;
+};
+
 class BlockCore {
  public:
-  // One request to discard or zero is no longer than this, so that none keeps the thread for long.
+  static constexpr unsigned kMaxQueues = 8;
+  // One request to discard or zero is no longer than this, so that none keeps others for long.
   static constexpr u32 kMaxRangeSectors = 256_MiB / block::kSectorSize;
+  using Answer = block::Task<block::IoStatus>;
 
   explicit BlockCore(block::Disk& disk, BlockGeometry geometry = {}) : disk_{disk}, geometry_{geometry} {}
 
+  block::Disk& disk() const { return disk_; }
   u64 sectors() const { return disk_.size_bytes() / block::kSectorSize; }
   bool read_only() const { return disk_.read_only(); }
   bool supports_discard() const { return disk_.supports_discard(); }
-  std::string serial() const { return disk_.serial(); }
+  const std::string& serial() const { return disk_.serial(); }
   const BlockGeometry& geometry() const { return geometry_; }
+  bool write_back() const { return disk_.cache() != block::CacheMode::kWriteThrough; }  // what a flush is for
 
-  // The lengths' sum must be whole sectors and lie within the disk, else kOutOfRange.
-  block::IoStatus read(u64 sector, std::span<const block::IoBuffer> buffers);
-  block::IoStatus write(u64 sector, std::span<const block::IoBuffer> buffers);
-  block::IoStatus flush();
-  // kOutOfRange beyond the disk's end or kMaxRangeSectors.
-  block::IoStatus discard(u64 sector, u32 count);
-  block::IoStatus write_zeroes(u64 sector, u32 count, bool may_unmap);
+  // The lengths' sum must be whole sectors and lie within the disk, else kOutOfRange. `buffers` stay until the end.
+  Answer read(u64 sector, block::Buffers buffers);
+  Answer write(u64 sector, block::Buffers buffers, block::WriteFlags flags = block::WriteFlags::kNone);
+  Answer flush();
+  // `length` in sectors; kOutOfRange beyond the disk's end or kMaxRangeSectors.
+  Answer discard(u64 sector, u32 length);
+  Answer write_zeroes(u64 sector, u32 length, block::WriteFlags flags);
 
   enum CounterIndex : u8 { kReads, kWrites, kFlushes, kDiscards, kZeroes, kBytesRead, kBytesWritten, kErrors };
   const telemetry::CounterSet& counters() const { return counters_; }
-  const telemetry::Histogram& latency() const { return latency_; }  // of all requests, in nanoseconds
+  BlockQueueStats& queue(unsigned index) { return queues_[index]; }  // < kMaxQueues
+  const BlockQueueStats& queue(unsigned index) const { return queues_[index]; }
 
  private:
-  template <class Io>
-  block::IoStatus timed(CounterIndex kind, Io io);
-  bool transfer_fits(u64 sector, std::span<const block::IoBuffer> buffers, u64& bytes) const;
-  block::IoStatus range_status(u64 sector, u32 count) const;
+  block::IoStatus count(CounterIndex kind, block::IoStatus status);
+  bool transfer_fits(u64 sector, block::Buffers buffers, u64& bytes) const;
+  block::IoStatus range_status(u64 sector, u32 length) const;
 
   block::Disk& disk_;
   BlockGeometry geometry_;
   telemetry::CounterSet counters_{
       {"reads", "writes", "flushes", "discards", "write_zeroes", "bytes_read", "bytes_written", "errors"}};
-  telemetry::Histogram latency_;
+  std::array<BlockQueueStats, kMaxQueues> queues_;
 };
 
 }  // namespace bulkhead::device

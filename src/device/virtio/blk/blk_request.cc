@@ -9,6 +9,7 @@ namespace bulkhead::device::virtio {
 
 using namespace spec::virtio::blk;
 using block::IoStatus;
+using block::WriteFlags;
 
 namespace {
 
@@ -21,11 +22,6 @@ u8 status_byte(IoStatus status) {
     default:
       return kIoErr;
   }
-}
-
-IoStatus write(BlockCore& core, const RequestHeader& header, const Chain& chain, bool write_through) {
-  const IoStatus status = core.write(header.sector, chain.readable());
-  return status == IoStatus::kOk && write_through ? core.flush() : status;
 }
 
 IoStatus get_id(const BlockCore& core, const Chain& chain) {
@@ -47,54 +43,61 @@ IoStatus check_segments(u32 type, std::span<const RangeSegment> segments) {
   return IoStatus::kOk;
 }
 
-IoStatus change_ranges(BlockCore& core, u32 type, Chain& chain) {
+block::Task<IoStatus> change_ranges(BlockCore& core, u32 type, Chain& chain, WriteFlags durability) {
   std::array<RangeSegment, kMaxRangeSegments> storage;
   const u64 bytes = chain.readable_bytes();
-  if (bytes == 0 || bytes % sizeof(RangeSegment) != 0 || bytes > sizeof storage) return IoStatus::kIoError;
+  if (bytes == 0 || bytes % sizeof(RangeSegment) != 0 || bytes > sizeof storage) co_return IoStatus::kIoError;
   const std::span segments = std::span{storage}.first(bytes / sizeof(RangeSegment));
   BH_ASSERT(chain.take(std::as_writable_bytes(segments)));
   IoStatus status = check_segments(type, segments);
   for (const RangeSegment& segment : segments) {
     if (status != IoStatus::kOk) break;
-    status = type == kDiscard ? core.discard(segment.sector, segment.num_sectors)
-                              : core.write_zeroes(segment.sector, segment.num_sectors, segment.flags & kZeroesUnmap);
+    if (type == kDiscard) {
+      status = co_await core.discard(segment.sector, segment.num_sectors);
+    } else {
+      const WriteFlags unmap = segment.flags & kZeroesUnmap ? WriteFlags::kMayUnmap : WriteFlags::kNone;
+      status = co_await core.write_zeroes(segment.sector, segment.num_sectors, unmap | durability);
+    }
   }
-  return status;
+  co_return status;
 }
 
-IoStatus run(BlockCore& core, const RequestHeader& header, Chain& chain, bool write_through) {
+block::Task<IoStatus> at_once(IoStatus status) { co_return status; }
+
+block::Task<IoStatus> run(BlockCore& core, const RequestHeader& header, Chain& chain, WriteFlags durability) {
   switch (header.type) {
     case kIn:
       return core.read(header.sector, chain.writable());
     case kOut:
-      return write(core, header, chain, write_through);
+      return core.write(header.sector, chain.readable(), durability);
     case kFlush:
       return core.flush();
     case kGetId:
-      return get_id(core, chain);
+      return at_once(get_id(core, chain));
     case kDiscard:
-      return core.supports_discard() ? change_ranges(core, kDiscard, chain) : IoStatus::kUnsupported;
+      if (!core.supports_discard()) return at_once(IoStatus::kUnsupported);
+      return change_ranges(core, kDiscard, chain, durability);
     case kWriteZeroes:
-      return change_ranges(core, kWriteZeroes, chain);
+      return change_ranges(core, kWriteZeroes, chain, durability);
     default:
-      return IoStatus::kUnsupported;
+      return at_once(IoStatus::kUnsupported);
   }
 }
 
 }  // namespace
 
-std::optional<u32> run_blk_request(BlockCore& core, Chain& chain, bool write_through) {
+block::Task<std::optional<u32>> run_blk_request(BlockCore& core, Chain& chain, bool write_through) {
   RequestHeader header;
-  if (chain.readable_bytes() < sizeof header || chain.writable_bytes() == 0) return std::nullopt;
+  if (chain.readable_bytes() < sizeof header || chain.writable_bytes() == 0) co_return std::nullopt;
   BH_ASSERT(chain.take(std::as_writable_bytes(std::span{&header, 1})));
   std::byte* const status_at = chain.take_last_writable();
   const u64 data = chain.writable_bytes();
-  const IoStatus status = run(core, header, chain, write_through);
+  const IoStatus status = co_await run(core, header, chain, write_through ? WriteFlags::kFua : WriteFlags::kNone);
   *status_at = static_cast<std::byte>(status_byte(status));
   // The length counts from the start of the writable side. After a failure nothing is promised about the data, and so
   // the status byte behind it cannot be counted either [virtio-1.3 §2.7.8.2].
-  if (status == IoStatus::kOk) return static_cast<u32>(data + 1);
-  return data == 0 ? 1 : 0;
+  if (status == IoStatus::kOk) co_return static_cast<u32>(data + 1);
+  co_return data == 0 ? 1u : 0u;
 }
 
 }  // namespace bulkhead::device::virtio

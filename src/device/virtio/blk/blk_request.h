@@ -10,8 +10,8 @@ namespace bulkhead::device::virtio {
 inline constexpr u32 kMaxRangeSegments = 16;  // in one discard or write-zeroes request
 
 // Runs the request and fills in its status byte. Returns what belongs in the used ring as length, or nothing when the
-// chain has no room for header or status: then the driver is broken and the chain must not be used.
-// `write_through`: flush after every write, because the driver cannot flush.
-std::optional<u32> run_blk_request(BlockCore& core, Chain& chain, bool write_through);
+// chain has no room for header or status: then the driver is broken and the chain must not be used. `chain` stays.
+// `write_through`: writes are safe when they complete, because the driver does not flush.
+block::Task<std::optional<u32>> run_blk_request(BlockCore& core, Chain& chain, bool write_through);
 
 }  // namespace bulkhead::device::virtio

@@ -7,6 +7,7 @@
 #include <random>
 #include <thread>
 
+#include "block/testing/memory_node.h"
 #include "device/virtio/mmio/mmio.h"
 #include "spec/virtio.h"
 #include "support/hostile_guest.h"
@@ -20,55 +21,17 @@ using block::IoStatus;
 using test::DriverBuffer;
 using test::RingOptions;
 
-// A disk in memory that can be told to fail, or to wait inside a read.
-class MemoryDisk final : public block::Disk {
- public:
-  MemoryDisk(u64 sectors, bool read_only) : bytes(sectors * 512, '\0'), is_read_only{read_only} {}
-  u64 size_bytes() const override { return bytes.size(); }
-  bool read_only() const override { return is_read_only; }
-  bool supports_discard() const override { return !is_read_only; }
-  std::string serial() const override { return "disk-serial"; }
-  IoStatus read(u64 offset, std::span<const IoBuffer> buffers) override {
-    in_read = true;
-    while (hold) std::this_thread::yield();
-    for (const IoBuffer& buffer : buffers) {
-      std::memcpy(buffer.data, &bytes[offset], buffer.length);
-      offset += buffer.length;
-    }
-    in_read = false;
-    return answer;
-  }
-  IoStatus write(u64 offset, std::span<const IoBuffer> buffers) override {
-    for (const IoBuffer& buffer : buffers) {
-      std::memcpy(&bytes[offset], buffer.data, buffer.length);
-      offset += buffer.length;
-    }
-    return answer;
-  }
-  IoStatus flush() override {
-    ++flushes;
-    return answer;
-  }
-  IoStatus discard(u64, u64 length) override {
-    discarded += length;
-    return answer;
-  }
-  IoStatus write_zeroes(u64 offset, u64 length, bool) override {
-    std::fill_n(bytes.begin() + static_cast<std::ptrdiff_t>(offset), length, '\0');
-    return answer;
-  }
-  std::string bytes;
-  bool is_read_only;
-  std::atomic<IoStatus> answer{IoStatus::kOk};
-  std::atomic<unsigned> flushes{0};
-  std::atomic<u64> discarded{0};
-  std::atomic<bool> hold{false}, in_read{false};
-};
-
 // Everything from guest to disk.
 struct Rig {
-  explicit Rig(unsigned queues = 1, bool read_only = false) : disk{256, read_only}, queue_count{queues} {
-    for (std::size_t i = 0; i < disk.bytes.size(); ++i) disk.bytes[i] = static_cast<char>(i / 512 + i);
+  explicit Rig(unsigned queues = 1, bool read_only = false, block::CacheMode cache = block::CacheMode::kWriteBack)
+      : disk{256 * 512,
+             read_only ? block::DiskAccess::kReadOnly : block::DiskAccess::kReadWrite,
+             {.serial = "disk-serial", .cache = cache}},
+        queue_count{queues} {
+    for (std::size_t i = 0; i < disk->bytes.size(); ++i) disk->bytes[i] = static_cast<std::byte>(i / 512 + i);
+  }
+  std::string content(u64 at, u64 length) {
+    return {reinterpret_cast<const char*>(&disk->bytes[at]), static_cast<std::size_t>(length)};
   }
   bool up(RingOptions rings, u64 features = ~u64{0}) {
     return guest.bring_up(features & ~kFeaturePacked & ~kFeatureIndirect & ~kFeatureEventIndex, rings, queue_count, 16);
@@ -91,10 +54,10 @@ struct Rig {
     const Gpa at = guest.put({reinterpret_cast<const char*>(segments.data()), 16 * segments.size()});
     return request(type, 0, {{at, static_cast<u32>(16 * segments.size()), false}});
   }
-  MemoryDisk disk;
+  block::testing::MemoryDisk disk;
   unsigned queue_count;
   GuestMemory memory = *GuestMemory::create_pc(8_MiB);
-  BlockCore core{disk};
+  BlockCore core{*disk.disk};
   VirtioBlk blk{core, queue_count};
   test::RecordingIrq irq;
   VirtioMmio mmio{blk, memory, irq};
@@ -115,26 +78,26 @@ TEST_P(BlkTest, ReadsAndWritesScatterLists) {
   for (u64 sector = 0; sector < 100; ++sector) {
     EXPECT_EQ(rig.request(kOut, sector, {{out, 100, false}, {out + 100, 412, false}}), kOk);
     EXPECT_EQ(rig.used_length, 1u);
-    EXPECT_EQ(rig.disk.bytes.substr(sector * 512, 512), std::string(512, 'w'));
+    EXPECT_EQ(rig.content(sector * 512, 512), std::string(512, 'w'));
   }
   const Gpa in = rig.guest.put(std::string(1536, 'x'));
   EXPECT_EQ(rig.request(kIn, 99, {{in, 512, true}, {in + 512, 1, true}, {in + 513, 1023, true}}), kOk);
   EXPECT_EQ(rig.used_length, 1537u);
-  EXPECT_EQ(rig.guest.get(in, 1536), rig.disk.bytes.substr(99 * 512, 1536));
+  EXPECT_EQ(rig.guest.get(in, 1536), rig.content(99 * 512, 1536));
 }
 
 TEST_P(BlkTest, FlushIdDiscardZeroes) {
   Rig rig;
   ASSERT_TRUE(rig.up(GetParam()));
   EXPECT_EQ(rig.request(kFlush, 0, {}), kOk);
-  EXPECT_EQ(rig.disk.flushes, 1u);
+  EXPECT_EQ(rig.disk->flushes, 1u);
   const Gpa id = rig.guest.put(std::string(20, 'x'));
   EXPECT_EQ(rig.request(kGetId, 0, {{id, 20, true}}), kOk);
   EXPECT_EQ(rig.guest.get(id, 20), std::string("disk-serial") + std::string(9, '\0'));
   EXPECT_EQ(rig.ranges(kDiscard, {{8, 8, 0}, {32, 1, 0}}), kOk);
-  EXPECT_EQ(rig.disk.discarded, 9u * 512);
+  EXPECT_EQ(rig.disk->discarded, 9u * 512);
   EXPECT_EQ(rig.ranges(kWriteZeroes, {{3, 2, 1}}), kOk);
-  EXPECT_EQ(rig.disk.bytes.substr(3 * 512, 1024), std::string(1024, '\0'));
+  EXPECT_EQ(rig.content(3 * 512, 1024), std::string(1024, '\0'));
 }
 
 TEST_P(BlkTest, ManyInFlightOnTwoQueues) {
@@ -187,7 +150,32 @@ TEST(Blk, WithoutFlushFeatureEveryWriteIsFlushed) {
   Rig rig;
   ASSERT_TRUE(rig.up({}, ~kFeatureFlush));
   EXPECT_EQ(rig.request(kOut, 0, {{rig.guest.put(std::string(512, 'w')), 512, false}}), kOk);
-  EXPECT_EQ(rig.disk.flushes, 1u);
+  EXPECT_EQ(rig.disk->fuas, 1u);
+}
+
+TEST(Blk, TheDriverMayTurnTheWriteCacheOff) {
+  Rig rig;
+  ASSERT_TRUE(rig.up({}));
+  const auto write_back = [&] { return rig.mmio.read(0x120, AccessSize::k1).value; };
+  const Gpa data = rig.guest.put(std::string(512, 'w'));
+  EXPECT_EQ(write_back(), 1u);
+  EXPECT_EQ(rig.request(kOut, 0, {{data, 512, false}}), kOk);
+  EXPECT_EQ(rig.disk->fuas, 0u);
+  rig.mmio.write(0x120, 0, AccessSize::k1);
+  EXPECT_EQ(write_back(), 0u);
+  EXPECT_EQ(rig.request(kOut, 0, {{data, 512, false}}), kOk);
+  EXPECT_EQ(rig.disk->fuas, 1u);
+  ASSERT_TRUE(rig.up({}));
+  EXPECT_EQ(write_back(), 1u) << "a reset brings it back";
+}
+
+TEST(Blk, AWriteThroughDiskIsOneWhateverTheDriverSays) {
+  Rig rig{1, false, block::CacheMode::kWriteThrough};
+  ASSERT_TRUE(rig.up({}));
+  EXPECT_EQ(rig.mmio.read(0x120, AccessSize::k1).value, 0u);
+  rig.mmio.write(0x120, 1, AccessSize::k1);
+  EXPECT_EQ(rig.request(kOut, 0, {{rig.guest.put(std::string(512, 'w')), 512, false}}), kOk);
+  EXPECT_EQ(rig.disk->fuas, 1u);
 }
 
 TEST(Blk, ReadOnlyDiskRefusesChanges) {
@@ -202,28 +190,50 @@ TEST(Blk, ReadOnlyDiskRefusesChanges) {
 TEST(Blk, HostFailureIsAnIoError) {
   Rig rig;
   ASSERT_TRUE(rig.up({}));
-  rig.disk.answer = IoStatus::kIoError;
+  rig.disk->answer = IoStatus::kIoError;
   EXPECT_EQ(rig.request(kIn, 0, {{rig.guest.allocate(512), 512, true}}), kIoErr);
   EXPECT_EQ(rig.used_length, 0u) << "nothing is promised about the data";
   EXPECT_EQ(rig.request(kFlush, 0, {}), kIoErr);
   EXPECT_EQ(rig.used_length, 1u);
 }
 
-TEST(Blk, ResetWaitsForTheRequestInProgress) {
+TEST(Blk, RequestsOfAllQueuesRunInParallel) {
+  Rig rig{2};
+  ASSERT_TRUE(rig.up({true, true, true}));
+  rig.disk->held = true;
+  for (const unsigned index : {0u, 1u}) {
+    for (int i = 0; i < 5; ++i)
+      rig.guest.queue(index).add(
+          {{rig.header(kIn, 0), 16, false}, {rig.guest.allocate(512), 512, true}, {rig.guest.allocate(1), 1, true}});
+    rig.guest.kick(index);
+  }
+  rig.disk->await_busy(10);
+  EXPECT_EQ(rig.core.queue(0).depth(), 5u);
+  EXPECT_EQ(rig.core.queue(1).depth(), 5u);
+  rig.disk->held = false;
+  for (const unsigned index : {0u, 1u})
+    for (int i = 0; i < 5; ++i) rig.guest.wait_used(index);
+  rig.blk.quiesced([] {});
+  EXPECT_EQ(rig.core.queue(0).depth(), 0u);
+  EXPECT_EQ(rig.core.queue(1).deepest(), 5u);
+  EXPECT_EQ(rig.core.queue(1).latency().count(), 5u);
+}
+
+TEST(Blk, ResetWaitsForAllRequestsInFlight) {
   Rig rig;
   ASSERT_TRUE(rig.up({true, true, true}));
-  rig.disk.hold = true;
+  rig.disk->held = true;
   for (int i = 0; i < 3; ++i)
     rig.guest.queue(0).add(
         {{rig.header(kIn, 0), 16, false}, {rig.guest.allocate(512), 512, true}, {rig.guest.allocate(1), 1, true}});
   rig.guest.kick(0);
-  while (!rig.disk.in_read) std::this_thread::yield();
+  rig.disk->await_busy(3);
   std::thread release{[&] {
     std::this_thread::sleep_for(std::chrono::milliseconds{20});
-    rig.disk.hold = false;
+    rig.disk->held = false;
   }};
   rig.guest.write(0x70, 0);
-  EXPECT_FALSE(rig.disk.in_read);
+  EXPECT_EQ(rig.disk->busy, 0u);
   EXPECT_EQ(rig.guest.status(), 0);
   release.join();
   ASSERT_TRUE(rig.up({true, true, true}));

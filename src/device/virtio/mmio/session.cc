@@ -58,6 +58,7 @@ void Session::write_status(u8 value) {
 }
 
 void Session::reset() {
+  device_.abandon();
   device_.quiesced([&] {
     for (unsigned index = 0; index < queues_.size(); ++index) {
       device_.stop_queue(index);

@@ -7,7 +7,7 @@
 
 #include "base/assert.h"
 #include "base/ints.h"
-#include "block/disk.h"
+#include "block/buffers.h"
 
 namespace bulkhead::device::virtio {
 

@@ -1,16 +1,18 @@
 #include "device/xenbus/blk/blk_backend.h"
 
-#include <bit>
-
 #include "base/assert.h"
 #include "base/log.h"
 
 namespace bulkhead::device::xenbus {
 
 BlkBackend::BlkBackend(BlockCore& core, GrantPort& grants, EventPort& events, Options options)
-    : core_{core}, grants_{grants}, events_{events}, options_{options}, worker_{"xen-blk", [this](u64 items) {
-                                                                                  work(items);
-                                                                                }} {
+    : core_{core},
+      grants_{grants},
+      events_{events},
+      options_{options},
+      service_{core,
+               {.serve = [this](unsigned index) { serve(index); },
+                .signal = [this](unsigned index) { queues_[index]->signal(); }}} {
   BH_ASSERT(options.queues >= 1 && options.queues <= kMaxQueues);
 }
 
@@ -30,17 +32,17 @@ Result<std::vector<GrantedPage>> BlkBackend::map_ring(const NodeReader& frontend
 }
 
 Result<std::unique_ptr<BlkQueue>> BlkBackend::open_queue(const NodeReader& frontend, const std::string& prefix,
-                                                         BlkAbi abi) {
+                                                         unsigned index, BlkAbi abi) {
   BH_ASSIGN(std::vector<GrantedPage> pages, map_ring(frontend, prefix));
   const bool persistent = options_.persistent && frontend.flag("feature-persistent");
-  return std::make_unique<BlkQueue>(
-      abi, std::move(pages), BlkRequests{core_, grants_, persistent ? options_.kept_pages : 0, counters_}, counters_);
+  return std::make_unique<BlkQueue>(BlkQueue::Owner{core_, grants_, counters_, service_}, index, abi, std::move(pages),
+                                    persistent ? options_.kept_pages : 0);
 }
 
 Result<void> BlkBackend::bind(BlkQueue& queue, const NodeReader& frontend, const std::string& prefix, unsigned index) {
   const std::optional<u32> port = frontend.number(prefix + "event-channel");
   if (!port) return fail("{}event-channel is no number", prefix);
-  auto channel = events_.bind(*port, [this, index] { worker_.kick(u64{1} << index); });
+  auto channel = events_.bind(*port, [this, index] { service_.kick(u64{1} << index); });
   if (channel == nullptr) return fail("{}event-channel: port {} is not there for us", prefix, *port);
   queue.set_channel(std::move(channel));
   return {};
@@ -56,35 +58,32 @@ Result<Nodes> BlkBackend::connect(const NodeReader& frontend) {
   Queues queues;
   for (u32 i = 0; i < count; ++i) {
     const std::string prefix = count == 1 ? "" : fmt::format("queue-{}/", i);
-    BH_ASSIGN(std::unique_ptr<BlkQueue> queue, open_queue(frontend, prefix, *abi));
+    BH_ASSIGN(std::unique_ptr<BlkQueue> queue, open_queue(frontend, prefix, i, *abi));
     BH_TRY(bind(*queue, frontend, prefix, i));
     queues.push_back(std::move(queue));
   }
-  worker_.start();
-  worker_.paused([&] { queues_ = std::move(queues); });
-  worker_.kick((u64{1} << count) - 1);  // what came before there was anybody to hear of it
+  service_.paused([&] { queues_ = std::move(queues); });
+  service_.kick((u64{1} << count) - 1);  // what came before there was anybody to hear of it
   return properties();
 }
 
 void BlkBackend::disconnect() {
   Queues queues;
-  worker_.paused([&] { queues.swap(queues_); });
+  service_.abandon_waiting();
+  service_.paused([&] { queues.swap(queues_); });
 }
 
-void BlkBackend::work(u64 items) {
-  for (; items != 0 && !worker_.stop_soon(); items &= items - 1) {
-    const auto index = static_cast<unsigned>(std::countr_zero(items));
-    if (index >= queues_.size()) continue;
-    switch (queues_[index]->serve([this] { return worker_.stop_soon(); })) {
-      case BlkQueue::Served::kAll:
-        break;
-      case BlkQueue::Served::kSome:
-        worker_.kick(u64{1} << index);  // the other queues' turn first
-        break;
-      case BlkQueue::Served::kOverrun:
-        report_overrun(index);
-        break;
-    }
+void BlkBackend::serve(unsigned index) {
+  if (index >= queues_.size()) return;
+  switch (queues_[index]->serve()) {
+    case BlkQueue::Served::kAll:
+      break;
+    case BlkQueue::Served::kSome:
+      service_.kick(u64{1} << index);  // the other queues' turn first
+      break;
+    case BlkQueue::Served::kOverrun:
+      report_overrun(index);
+      break;
   }
 }
 

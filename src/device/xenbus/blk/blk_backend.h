@@ -2,14 +2,15 @@
 // Fidelity: read, write, barrier, flush, discard, indirect requests, persistent grants, several queues, multi-page
 // rings, both x86 ABIs. Missing: secure discard, sectors larger than 512 bytes (which most frontends get wrong; larger
 // blocks are offered as the physical sector size), resizing while connected.
-// Threads: xenbus on the loop's; requests of all queues on one thread of the disk, so that a vCPU never waits for a
-// disk. A disconnect waits for the request in progress; those not begun stay on the ring.
+// Threads: xenbus on the loop's; rings and requests of all queues on the disk's, so that a vCPU never waits for a disk.
+// Requests run in parallel, as many as the rings hold, but for barriers, each of which is alone in its queue. A
+// disconnect waits for those in flight; those not begun stay on the ring.
 // Data goes between the guest's pages and the disk without a copy of our own.
 #pragma once
 #include <memory>
 #include <vector>
 
-#include "device/core/work/worker.h"
+#include "device/core/block/block_service.h"
 #include "device/xenbus/blk/blk_queue.h"
 #include "device/xenbus/bus/backend.h"
 
@@ -17,7 +18,7 @@ namespace bulkhead::device::xenbus {
 
 class BlkBackend final : public Backend {
  public:
-  static constexpr unsigned kMaxQueues = 8, kMaxRingPageOrder = 4;
+  static constexpr unsigned kMaxQueues = BlockCore::kMaxQueues, kMaxRingPageOrder = 4;
 
   struct Options {
     unsigned index = 0;             // xvda, xvdb, ...
@@ -40,17 +41,18 @@ class BlkBackend final : public Backend {
   Result<Nodes> connect(const NodeReader& frontend) override;
   void disconnect() override;
 
-  // Runs `change` while no request runs. Any thread but ours.
-  void quiesced(const std::function<void()>& change) { worker_.paused(change); }
+  // Runs `change` while no request runs. Any thread but the disk's.
+  void quiesced(const std::function<void()>& change) { service_.paused(change); }
   const BlkCounters& counters() const { return counters_; }
 
  private:
   using Queues = std::vector<std::unique_ptr<BlkQueue>>;
   Nodes properties() const;
-  Result<std::unique_ptr<BlkQueue>> open_queue(const NodeReader& frontend, const std::string& prefix, BlkAbi abi);
+  Result<std::unique_ptr<BlkQueue>> open_queue(const NodeReader& frontend, const std::string& prefix, unsigned index,
+                                               BlkAbi abi);
   Result<std::vector<GrantedPage>> map_ring(const NodeReader& frontend, const std::string& prefix);
   Result<void> bind(BlkQueue& queue, const NodeReader& frontend, const std::string& prefix, unsigned index);
-  void work(u64 items);
+  void serve(unsigned index);
   void report_overrun(unsigned index);
 
   BlockCore& core_;
@@ -58,9 +60,9 @@ class BlkBackend final : public Backend {
   EventPort& events_;
   const Options options_;
   BlkCounters counters_;
-  bool overrun_reported_ = false;  // the worker's
-  Queues queues_;                  // changed only while the worker is paused
-  Worker worker_;                  // last: its thread must end first
+  bool overrun_reported_ = false;  // the disk's thread's
+  Queues queues_;                  // changed only while the service is paused
+  BlockService service_;           // last: it ends first
 };
 
 }  // namespace bulkhead::device::xenbus

@@ -7,81 +7,19 @@
 #include <random>
 #include <thread>
 
+#include "block/testing/memory_node.h"
 #include "device/xenbus/testing/blkfront.h"
 
 namespace bulkhead::device::xenbus {
 namespace {
 
+using block::testing::MemoryDisk;
 using testing::Abi32;
 using testing::Abi64;
 using testing::Blkfront;
 using testing::BlkfrontOptions;
 using testing::XenbusZone;
 using Request = blkif_request;
-
-// A disk in memory that remembers the order of what it was asked, and can be held up.
-class MemoryDisk final : public block::Disk {
- public:
-  explicit MemoryDisk(u64 size) : bytes(size) {}
-  u64 size_bytes() const override { return bytes.size(); }
-  bool read_only() const override { return is_read_only; }
-  bool supports_discard() const override { return can_discard; }
-  std::string serial() const override { return "disk-0"; }
-  block::IoStatus read(u64 offset, std::span<const block::IoBuffer> buffers) override {
-    note('r');
-    return each(offset, buffers, [&](const block::IoBuffer& b, u64 at) { std::memcpy(b.data, &bytes[at], b.length); });
-  }
-  block::IoStatus write(u64 offset, std::span<const block::IoBuffer> buffers) override {
-    note('w');
-    return each(offset, buffers, [&](const block::IoBuffer& b, u64 at) { std::memcpy(&bytes[at], b.data, b.length); });
-  }
-  block::IoStatus flush() override {
-    note('f');
-    return result;
-  }
-  block::IoStatus discard(u64 offset, u64 length) override {
-    note('d');
-    std::memset(&bytes[offset], 0, length);
-    return result;
-  }
-  block::IoStatus write_zeroes(u64, u64, bool) override { return block::IoStatus::kUnsupported; }
-
-  std::string journal() {
-    const std::lock_guard lock{mutex_};
-    return std::exchange(journal_, {});
-  }
-  void await_busy() {
-    while (!busy) std::this_thread::yield();
-  }
-
-  std::vector<std::byte> bytes;
-  bool is_read_only = false, can_discard = true;
-  std::atomic<bool> held{false}, busy{false};
-  block::IoStatus result = block::IoStatus::kOk;
-  std::size_t most_buffers = 0;
-
- private:
-  template <class Copy>
-  block::IoStatus each(u64 offset, std::span<const block::IoBuffer> buffers, Copy copy) {
-    most_buffers = std::max(most_buffers, buffers.size());
-    for (const block::IoBuffer& buffer : buffers) {
-      copy(buffer, offset);
-      offset += buffer.length;
-    }
-    return result;
-  }
-  void note(char what) {
-    {
-      const std::lock_guard lock{mutex_};
-      journal_ += what;
-    }
-    busy = true;
-    while (held) std::this_thread::yield();
-    busy = false;
-  }
-  std::mutex mutex_;
-  std::string journal_;
-};
 
 struct BlkTest : ::testing::Test {
   void add(BlkBackend::Options options = {}) {
@@ -96,10 +34,18 @@ struct BlkTest : ::testing::Test {
     return std::all_of(page, page + kPageSize, [&](std::byte b) { return b == static_cast<std::byte>(value); });
   }
 
-  MemoryDisk disk{4_MiB};
-  BlockCore core{disk};
+  explicit BlkTest(u64 size = 4_MiB, block::DiskAccess access = block::DiskAccess::kReadWrite) : disk{size, access} {}
+  MemoryDisk disk;
+  BlockCore core{*disk.disk};
   XenbusZone zone;
   BlkBackend* backend = nullptr;  // as long as it is plugged
+};
+
+struct ReadOnlyBlkTest : BlkTest {
+  ReadOnlyBlkTest() : BlkTest{4_MiB, block::DiskAccess::kReadOnly} {}
+};
+struct SmallBlkTest : BlkTest {
+  SmallBlkTest() : BlkTest{5 * 512} {}
 };
 
 template <class Abi>
@@ -148,8 +94,7 @@ TYPED_TEST(AbiTest, ManyRequestsAtOnceAreAllAnswered) {
   }
 }
 
-TEST_F(BlkTest, SaysWhatItIs) {
-  disk.is_read_only = true;
+TEST_F(ReadOnlyBlkTest, SaysWhatItIs) {
   add({.index = 1, .queues = 3});
   Blkfront<> front{zone, {}, 51728};
   EXPECT_EQ(front.read("dev"), "xvdb");
@@ -169,8 +114,7 @@ TEST_F(BlkTest, SaysWhatItIs) {
   EXPECT_EQ(zone.store.read(front.path + "/virtual-device"), "51728");
 }
 
-TEST_F(BlkTest, DiscardHasItsNodesAndSmallDisksTheirPhysicalSector) {
-  disk.bytes.resize(5 * 512);
+TEST_F(SmallBlkTest, DiscardHasItsNodesAndSmallDisksTheirPhysicalSector) {
   add();
   Blkfront<> front{zone};
   EXPECT_EQ(front.read("feature-discard"), "1");
@@ -217,7 +161,7 @@ TEST_F(BlkTest, NeighbouringPagesAreOneBuffer) {
   Blkfront<> front{zone};
   ASSERT_TRUE(front.connect());
   EXPECT_EQ(front.ask(BLKIF_OP_WRITE, 0, zone.grants.grant_run(11)), BLKIF_RSP_OKAY);
-  EXPECT_EQ(disk.most_buffers, 1u);
+  EXPECT_EQ(disk->most_buffers, 1u);
 }
 
 TEST_F(BlkTest, BarriersAndFlushesKeepTheirOrder) {
@@ -226,13 +170,13 @@ TEST_F(BlkTest, BarriersAndFlushesKeepTheirOrder) {
   ASSERT_TRUE(front.connect());
   const u32 page = zone.grants.grant();
   EXPECT_EQ(front.ask(BLKIF_OP_WRITE_BARRIER, 0, {page}), BLKIF_RSP_OKAY);
-  EXPECT_EQ(disk.journal(), "fwf");
+  EXPECT_EQ(disk->journal(), "fwf");
   EXPECT_EQ(front.ask(BLKIF_OP_WRITE_BARRIER, 0, {}), BLKIF_RSP_OKAY);
-  EXPECT_EQ(disk.journal(), "f");
+  EXPECT_EQ(disk->journal(), "f");
   EXPECT_EQ(front.ask(BLKIF_OP_FLUSH_DISKCACHE, 0, {}), BLKIF_RSP_OKAY);
-  EXPECT_EQ(disk.journal(), "f");
+  EXPECT_EQ(disk->journal(), "f");
   EXPECT_EQ(front.ask(BLKIF_OP_FLUSH_DISKCACHE, 0, {page}), BLKIF_RSP_OKAY);
-  EXPECT_EQ(disk.journal(), "fw");
+  EXPECT_EQ(disk->journal(), "fw");
 }
 
 blkif_request_discard discard_request(u64 sector, u64 count, u8 flag = 0) {
@@ -249,16 +193,16 @@ TEST_F(BlkTest, DiscardsAndRefusesToDoSoSecurely) {
   add();
   Blkfront<> front{zone};
   ASSERT_TRUE(front.connect());
-  std::memset(disk.bytes.data(), 1, disk.bytes.size());
+  std::memset(disk->bytes.data(), 1, disk->bytes.size());
   EXPECT_EQ(front.rings[0]->ask(discard_request(8, 16)), BLKIF_RSP_OKAY);
-  EXPECT_EQ(disk.bytes[8 * 512 - 1], std::byte{1});
-  EXPECT_EQ(disk.bytes[8 * 512], std::byte{0});
-  EXPECT_EQ(disk.bytes[24 * 512], std::byte{1});
+  EXPECT_EQ(disk->bytes[8 * 512 - 1], std::byte{1});
+  EXPECT_EQ(disk->bytes[8 * 512], std::byte{0});
+  EXPECT_EQ(disk->bytes[24 * 512], std::byte{1});
   EXPECT_EQ(front.rings[0]->ask(discard_request(0, 8, BLKIF_DISCARD_SECURE)), BLKIF_RSP_EOPNOTSUPP);
   EXPECT_EQ(front.rings[0]->ask(discard_request(8191, 2)), BLKIF_RSP_ERROR);
   EXPECT_EQ(front.rings[0]->ask(discard_request(~u64{0}, 2)), BLKIF_RSP_ERROR);
   EXPECT_EQ(front.rings[0]->ask(discard_request(1, ~u64{0})), BLKIF_RSP_ERROR);
-  EXPECT_EQ(disk.bytes[0], std::byte{1});
+  EXPECT_EQ(disk->bytes[0], std::byte{1});
 }
 
 // A request of `pages`, listed in the granted page `list`.
@@ -284,7 +228,7 @@ TEST_F(BlkTest, IndirectRequestsOfAMebibyte) {
   const std::vector<u32> pages = zone.grants.grant_run(256);
   for (u32 i = 0; i < 256; ++i) fill(pages[i], static_cast<int>(i));
   EXPECT_EQ(front.rings[0]->ask(indirect_request(zone, BLKIF_OP_WRITE, 80, list, pages)), BLKIF_RSP_OKAY);
-  for (u32 i = 0; i < 256; ++i) ASSERT_EQ(disk.bytes[80 * 512 + i * kPageSize + 5], static_cast<std::byte>(i));
+  for (u32 i = 0; i < 256; ++i) ASSERT_EQ(disk->bytes[80 * 512 + i * kPageSize + 5], static_cast<std::byte>(i));
   EXPECT_EQ(front.rings[0]->ask(indirect_request(zone, BLKIF_OP_READ, 88, list, {pages[3]})), BLKIF_RSP_OKAY);
   EXPECT_TRUE(page_is(pages[3], 1));
   EXPECT_EQ(zone.grants.mapped(list), 0u);
@@ -394,35 +338,34 @@ TEST_F(BlkTest, TheDisksAnswersReachTheGuest) {
   Blkfront<> front{zone};
   ASSERT_TRUE(front.connect());
   const u32 page = zone.grants.grant();
-  disk.result = block::IoStatus::kIoError;
+  disk->answer = block::IoStatus::kIoError;
   EXPECT_EQ(front.ask(BLKIF_OP_READ, 0, {page}), BLKIF_RSP_ERROR);
-  disk.result = block::IoStatus::kUnsupported;
+  disk->answer = block::IoStatus::kUnsupported;
   EXPECT_EQ(front.ask(BLKIF_OP_FLUSH_DISKCACHE, 0, {}), BLKIF_RSP_EOPNOTSUPP);
 }
 
-TEST_F(BlkTest, NothingIsWrittenToAReadOnlyDisk) {
-  disk.is_read_only = true;
+TEST_F(ReadOnlyBlkTest, NothingIsWrittenToAReadOnlyDisk) {
   add();
   Blkfront<> front{zone};
   ASSERT_TRUE(front.connect());
   EXPECT_EQ(front.ask(BLKIF_OP_WRITE, 0, {zone.grants.grant()}), BLKIF_RSP_ERROR);
   EXPECT_EQ(front.rings[0]->ask(discard_request(0, 8)), BLKIF_RSP_EOPNOTSUPP);
-  EXPECT_EQ(disk.journal(), "");
+  EXPECT_EQ(disk->journal(), "");
 }
 
-TEST_F(BlkTest, ACloseInTheMiddleWaitsForTheRequestAndUnmapsAll) {
+TEST_F(BlkTest, ACloseInTheMiddleWaitsForTheRequestsAndUnmapsAll) {
   add();
   Blkfront<> front{zone};
   ASSERT_TRUE(front.connect());
   const u32 page = zone.grants.grant();
-  disk.held = true;
+  disk->held = true;
   for (int i = 0; i < 8; ++i) front.rings[0]->put(front.request(BLKIF_OP_READ, 0, {page}));
   front.rings[0]->push();
-  disk.await_busy();
+  disk->await_busy(8);
   front.say(State::kClosing);
   front.say(State::kClosed);
-  EXPECT_EQ(zone.grants.mapped(page), 1u);
-  disk.held = false;
+  EXPECT_EQ(zone.grants.mapped(page), 8u);
+  disk->held = false;
   ASSERT_TRUE(front.await(State::kClosed));
   EXPECT_EQ(zone.grants.mapped(), 0u);
   EXPECT_FALSE(zone.events.bound(front.rings[0]->port));
@@ -505,7 +448,7 @@ TEST_F(BadBlkTest, AbsurdSegmentCounts) {
     EXPECT_EQ(front.ask(BLKIF_OP_WRITE, 0, std::vector<u32>(segments, page)), BLKIF_RSP_ERROR);
   EXPECT_EQ(front.ask(BLKIF_OP_FLUSH_DISKCACHE, 0, std::vector<u32>(200, page)), BLKIF_RSP_ERROR);
   EXPECT_EQ(count(BlkCounter::kBadRequests), 5u);
-  EXPECT_EQ(disk.journal(), "");
+  EXPECT_EQ(disk->journal(), "");
   expect_alive();
 }
 
@@ -538,7 +481,7 @@ TEST_F(BadBlkTest, PagesThatAreNotGranted) {
   }
   EXPECT_EQ(front.ask(BLKIF_OP_READ, 0, {read_only}), BLKIF_RSP_ERROR);
   EXPECT_EQ(count(BlkCounter::kBadGrants), 11u);
-  EXPECT_EQ(disk.journal(), "");
+  EXPECT_EQ(disk->journal(), "");
   expect_alive();
 }
 

@@ -47,7 +47,7 @@ Nodes BlkBackend::features() const {
   Nodes nodes{{"feature-barrier", "1"},
               {"feature-flush-cache", "1"},
               {"feature-persistent", flag(options_.persistent)},
-              {"feature-max-indirect-segments", std::to_string(BlkRequests::kMaxIndirectSegments)},
+              {"feature-max-indirect-segments", std::to_string(BlkJob::kMaxIndirectSegments)},
               {"feature-discard", flag(can_discard(core_))},
               {"max-ring-page-order", std::to_string(kMaxRingPageOrder)},
               {"multi-queue-max-queues", std::to_string(options_.queues)}};

@@ -1,40 +1,46 @@
 #include "device/xenbus/blk/blk_pages.h"
 
+#include <algorithm>
+
 namespace bulkhead::device::xenbus {
 
-std::byte* BlkPages::keep(u32 reference) {
+bool BlkPages::keep(u32 reference) {
   if (const auto found = by_reference_.find(reference); found != by_reference_.end()) {
     kept_.splice(kept_.begin(), kept_, found->second);
     counters_[BlkCounter::kPersistentHits].add();
-    return kept_.front().page.data();
+    return true;
   }
   if (kept_.size() >= limit_) {
-    if (kept_.empty() || kept_.back().last_request == request_) return nullptr;  // all are in use
-    by_reference_.erase(kept_.back().reference);
-    kept_.pop_back();
+    const auto unused = std::find_if(kept_.rbegin(), kept_.rend(), [](const Kept& one) { return one.users == 0; });
+    if (unused == kept_.rend()) return false;
+    by_reference_.erase(unused->reference);
+    kept_.erase(std::next(unused).base());
   }
   GrantedPage page{grants_, reference, PageAccess::kWrite};
-  if (!page) return nullptr;  // perhaps granted for reading only
-  kept_.push_front({reference, request_, std::move(page)});
+  if (!page) return false;  // perhaps granted for reading only
+  kept_.push_front({reference, 0, std::move(page)});
   by_reference_.emplace(reference, kept_.begin());
-  return kept_.front().page.data();
+  return true;
 }
 
-std::byte* BlkPages::hold(u32 reference, PageAccess access) {
-  if (std::byte* const page = limit_ == 0 ? nullptr : keep(reference)) {
-    kept_.front().last_request = request_;
-    if (access == PageAccess::kWrite) written_.push_back(reference);
-    return page;
+std::byte* BlkPages::Held::hold(u32 reference, PageAccess access) {
+  if (pages_.limit_ != 0 && pages_.keep(reference)) {
+    const auto front = pages_.kept_.begin();
+    ++front->users;
+    kept_.emplace_back(front, access);
+    return front->page.data();
   }
-  for_request_.emplace_back(grants_, reference, access);
-  return for_request_.back().data();
+  others_.emplace_back(pages_.grants_, reference, access);
+  return others_.back().data();
 }
 
-void BlkPages::release() {
-  for (const u32 reference : written_) grants_.written(reference);
-  written_.clear();
-  for_request_.clear();
-  ++request_;
+void BlkPages::Held::release() {
+  for (const auto& [kept, access] : kept_) {
+    --kept->users;
+    if (access == PageAccess::kWrite) pages_.grants_.written(kept->reference);
+  }
+  kept_.clear();
+  others_.clear();
 }
 
 }  // namespace bulkhead::device::xenbus

@@ -30,20 +30,20 @@ i16 response_of(IoStatus status) {
 
 }  // namespace
 
-i16 BlkRequests::refuse(BlkCounter why, i16 status) {
+BlkJob::Answer BlkJob::refuse(BlkCounter why, i16 status) {
   counters_[why].add();
-  return status;
+  co_return status;
 }
 
-i16 BlkRequests::run(const BlkRequest& request) {
-  const i16 status = dispatch(request);
-  pages_.release();
+BlkJob::Answer BlkJob::run(const BlkRequest& request) {
+  const i16 status = co_await dispatch(request);
+  held_.release();
   buffers_.clear();
   counters_[BlkCounter::kRequests].add();
-  return status;
+  co_return status;
 }
 
-i16 BlkRequests::dispatch(const BlkRequest& request) {
+BlkJob::Answer BlkJob::dispatch(const BlkRequest& request) {
   switch (request.operation) {
     case BLKIF_OP_READ:
     case BLKIF_OP_WRITE:
@@ -60,7 +60,7 @@ i16 BlkRequests::dispatch(const BlkRequest& request) {
   }
 }
 
-void BlkRequests::add_buffer(std::byte* data, u64 length) {
+void BlkJob::add_buffer(std::byte* data, u64 length) {
   // Neighbours in the guest's memory are neighbours in ours.
   if (!buffers_.empty() && buffers_.back().data + buffers_.back().length == data)
     buffers_.back().length += length;
@@ -68,7 +68,7 @@ void BlkRequests::add_buffer(std::byte* data, u64 length) {
     buffers_.push_back({data, length});
 }
 
-bool BlkRequests::collect(std::span<const BlkSegment> segments, PageAccess access) {
+bool BlkJob::collect(std::span<const BlkSegment> segments, PageAccess access) {
   for (const BlkSegment& segment : segments) {
     if (segment.first_sector > segment.last_sector || segment.last_sector >= kSectorsPerPage) {
       counters_[BlkCounter::kBadRequests].add();
@@ -76,7 +76,7 @@ bool BlkRequests::collect(std::span<const BlkSegment> segments, PageAccess acces
     }
   }
   for (const BlkSegment& segment : segments) {
-    std::byte* const page = pages_.hold(segment.reference, access);
+    std::byte* const page = held_.hold(segment.reference, access);
     if (page == nullptr) {
       counters_[BlkCounter::kBadGrants].add();
       return false;
@@ -87,25 +87,29 @@ bool BlkRequests::collect(std::span<const BlkSegment> segments, PageAccess acces
   return true;
 }
 
-// A barrier's and a flush's segments, if any, are written between what must come before and what must come after. All
-// that came before is done: one thread carries out the requests of all queues.
-i16 BlkRequests::transfer(u8 operation, u64 sector, std::span<const BlkSegment> segments) {
+// A barrier's and a flush's segments, if any, are written between what must come before and what must come after. What
+// came before a barrier is done: its queue sees to that.
+BlkJob::Answer BlkJob::transfer(u8 operation, u64 sector, std::span<const BlkSegment> segments) {
   const bool reads = operation == BLKIF_OP_READ;
   const bool barrier = operation == BLKIF_OP_WRITE_BARRIER;
   const bool flushes = barrier || operation == BLKIF_OP_FLUSH_DISKCACHE;
-  if (segments.empty() && !flushes) return refuse(BlkCounter::kBadRequests, BLKIF_RSP_ERROR);
-  if (!collect(segments, reads ? PageAccess::kWrite : PageAccess::kRead)) return BLKIF_RSP_ERROR;
-  if (reads) return response_of(core_.read(sector, buffers_));
-  IoStatus status = flushes ? core_.flush() : IoStatus::kOk;
-  if (status == IoStatus::kOk && !segments.empty()) {
-    status = core_.write(sector, buffers_);
-    if (status == IoStatus::kOk && barrier) status = core_.flush();
+  if (segments.empty() && !flushes) co_return co_await refuse(BlkCounter::kBadRequests, BLKIF_RSP_ERROR);
+  if (!collect(segments, reads ? PageAccess::kWrite : PageAccess::kRead)) co_return BLKIF_RSP_ERROR;
+  IoStatus status = IoStatus::kOk;
+  if (reads) {
+    status = co_await core_.read(sector, buffers_);
+    co_return response_of(status);
   }
-  return response_of(status);
+  if (flushes) status = co_await core_.flush();
+  if (status == IoStatus::kOk && !segments.empty()) {
+    status = co_await core_.write(sector, buffers_);
+    if (status == IoStatus::kOk && barrier) status = co_await core_.flush();
+  }
+  co_return response_of(status);
 }
 
 // The segments are copied out of the guest's page before any is judged.
-bool BlkRequests::copy_indirect(const BlkRequest& request) {
+bool BlkJob::copy_indirect(const BlkRequest& request) {
   static_assert(kMaxIndirectSegments <= kSegmentsPerPage, "so that one page holds them");
   std::array<std::byte, kMaxIndirectSegments * kSegmentBytes> copy;
   const GrantedPage page{grants_, request.indirect_pages[0], PageAccess::kRead};
@@ -117,7 +121,7 @@ bool BlkRequests::copy_indirect(const BlkRequest& request) {
   return true;
 }
 
-i16 BlkRequests::indirect(const BlkRequest& request) {
+BlkJob::Answer BlkJob::indirect(const BlkRequest& request) {
   const u8 operation = request.indirect_operation;
   const bool possible = operation == BLKIF_OP_READ || operation == BLKIF_OP_WRITE;
   if (!possible || request.segment_count == 0 || request.segment_count > kMaxIndirectSegments)
@@ -126,20 +130,20 @@ i16 BlkRequests::indirect(const BlkRequest& request) {
   return transfer(operation, request.sector, indirect_segments_);
 }
 
-i16 BlkRequests::discard(const BlkRequest& request) {
+BlkJob::Answer BlkJob::discard(const BlkRequest& request) {
   // The header allows a backend without discard-secure to ignore the flag. Whoever asks for unrecoverable data is
   // better told that it did not happen.
   if (!core_.supports_discard() || core_.read_only() || (request.discard_flags & BLKIF_DISCARD_SECURE) != 0)
-    return refuse(BlkCounter::kUnknownOperations, BLKIF_RSP_EOPNOTSUPP);
+    co_return co_await refuse(BlkCounter::kUnknownOperations, BLKIF_RSP_EOPNOTSUPP);
   if (!range_within(request.sector, request.discard_sectors, core_.sectors()))
-    return refuse(BlkCounter::kBadRequests, BLKIF_RSP_ERROR);
+    co_return co_await refuse(BlkCounter::kBadRequests, BLKIF_RSP_ERROR);
   IoStatus status = IoStatus::kOk;
   for (u64 done = 0; done < request.discard_sectors && status == IoStatus::kOk;) {
     const u64 piece = std::min<u64>(request.discard_sectors - done, BlockCore::kMaxRangeSectors);
-    status = core_.discard(request.sector + done, static_cast<u32>(piece));
+    status = co_await core_.discard(request.sector + done, static_cast<u32>(piece));
     done += piece;
   }
-  return response_of(status);
+  co_return response_of(status);
 }
 
 }  // namespace bulkhead::device::xenbus

@@ -1,6 +1,6 @@
 // The backend's end of a shared request/response ring [xen/io/ring.h], on one or more pages that need not be
 // neighbours. Never trusts the shared indexes further than one ring's size; what it has judged it does not read again.
-// One thread at a time. Each request is answered before the next is taken, as BlockCore works.
+// One thread at a time. Requests are answered in any order; no more are taken than the ring holds unanswered.
 #pragma once
 #include <span>
 #include <vector>
@@ -22,7 +22,7 @@ class BackRing {
   bool overrun() const { return overrun_; }
   // Copies the next request into `out` (entry_bytes). False: none now.
   bool take(std::span<std::byte> out);
-  // Answers the request taken last: at once visible to the frontend.
+  // Answers one of the requests taken: at once visible to the frontend.
   void respond(std::span<const std::byte> response);
   // True if the frontend wants an event for responses since the last call.
   bool notify_wanted();
@@ -40,7 +40,7 @@ class BackRing {
   const u32 entry_bytes_;
   u32 size_;
   u32 taken_;     // requests taken, and
-  u32 answered_;  // responses given: equal, or one behind
+  u32 answered_;  // responses given: as many behind as are in flight, at most the ring's size
   u32 notified_;  // responses that notify_wanted() has judged
   bool overrun_ = false;
 };
