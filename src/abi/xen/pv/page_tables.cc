@@ -83,11 +83,11 @@ std::byte* PageTables::hold(u64 frame, Hold use) {
   return reinterpret_cast<std::byte*>(frames_.table(frame));
 }
 
+// The guest may have got the counts wrong meanwhile, and the frame away: see FrameTable::put_type.
 void PageTables::let_go(u64 frame, Hold use) {
   Lock lock{mutex_};
   Frame& held = frames_[frame];
-  BH_ASSERT(held.references != 0);
-  --held.references;
+  if (held.references != 0) --held.references;
   if (held.owner == Owner::kGuest && use == Hold::kWrite) frames_.put_type(frame);
 }
 
