@@ -47,6 +47,6 @@ static_assert(sizeof(ProgramHeader32) == 32 && sizeof(ProgramHeader64) == 56 && 
 
 // Notes named "Xen" [xen/include/public/elfnote.h].
 inline constexpr u32 kXenNoteEntry = 1, kXenNoteHypercallPage = 2, kXenNoteVirtBase = 3, kXenNotePaddrOffset = 4,
-                     kXenNotePaeMode = 9, kXenNoteInitP2m = 15, kXenNoteModStartPfn = 16, kXenNotePhys32Entry = 18;
+                     kXenNoteFeatures = 10, kXenNoteInitP2m = 15, kXenNoteModStartPfn = 16, kXenNotePhys32Entry = 18;
 
 }  // namespace bulkhead::spec::elf

@@ -38,6 +38,7 @@ struct ImageNote {
   u32 type = 0;
   u64 value = 0;
   std::string owner = "Xen";
+  std::string text{};  // if not empty, instead of the value
 };
 
 struct ElfRecipe {
@@ -57,10 +58,17 @@ inline ImageBytes pattern(u64 size, u8 seed) {
 inline ImageBytes note_bytes(const ImageNote& note) {
   ImageBytes bytes;
   const auto name_size = static_cast<u32>(note.owner.size() + 1);
-  put(bytes, 0, spec::elf::NoteHeader{name_size, 8, note.type});
+  const auto text_size = static_cast<u32>(note.text.size() + 1);
+  put(bytes, 0, spec::elf::NoteHeader{name_size, note.text.empty() ? 8 : text_size, note.type});
   bytes.resize(12 + align_up(name_size, 4));
   std::memcpy(bytes.data() + 12, note.owner.c_str(), name_size);
-  put(bytes, bytes.size(), note.value);
+  if (note.text.empty()) {
+    put(bytes, bytes.size(), note.value);
+    return bytes;
+  }
+  const u64 at = bytes.size();
+  bytes.resize(at + align_up(text_size, 4));
+  std::memcpy(bytes.data() + at, note.text.c_str(), text_size);
   return bytes;
 }
 

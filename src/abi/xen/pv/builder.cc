@@ -39,8 +39,7 @@ Result<Notes> read_notes(const ElfFile& elf) {
   notes.hypercall_page = elf.xen_number(spec::elf::kXenNoteHypercallPage);
   notes.p2m = elf.xen_number(spec::elf::kXenNoteInitP2m);
   notes.initrd_by_frame = elf.xen_number(spec::elf::kXenNoteModStartPfn).value_or(0) == 1;
-  const std::string_view pae = elf.xen_text(spec::elf::kXenNotePaeMode);
-  notes.extended_cr3 = pae == "yes" || pae.contains("bimodal");
+  notes.extended_cr3 = elf.xen_text(spec::elf::kXenNoteFeatures).contains("pae_pgdir_above_4gb");
   const u64 page = notes.hypercall_page.value_or(notes.virtual_base), p2m = notes.p2m.value_or(0);
   if (notes.virtual_base % kPageSize != 0 || page % kPageSize != 0 || page < notes.virtual_base || p2m % 1_GiB != 0 ||
       !guests_own(notes.virtual_base) || !guests_own(p2m))

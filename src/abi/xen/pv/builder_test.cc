@@ -51,7 +51,7 @@ struct BuilderTest : ::testing::Test {
   }
   void set_note(u32 type, u64 value) {
     std::erase_if(kernel.notes, [type](const ImageNote& note) { return note.type == type; });
-    kernel.notes.push_back({type, value});
+    kernel.notes.push_back({.type = type, .value = value});
   }
   // Empty, or why not.
   std::string build_image(const ImageBytes& image) {
@@ -125,10 +125,14 @@ TEST_F(BuilderTest, StartInfo) {
 TEST_F(BuilderTest, AssistsThatNotesAskFor) {
   ASSERT_EQ(build_it(), "");
   EXPECT_EQ(built.vm_assists, 0u);
-  set_note(kXenNotePaeMode, 0x736579);  // "yes"
+  const auto set_features = [&](std::string_view text) {
+    std::erase_if(kernel.notes, [](const ImageNote& note) { return note.type == kXenNoteFeatures; });
+    kernel.notes.push_back({.type = kXenNoteFeatures, .text = std::string{text}});
+  };
+  set_features("!writable_page_tables|pae_pgdir_above_4gb");
   ASSERT_EQ(build_it(), "");
   EXPECT_EQ(built.vm_assists, u64{1} << VMASST_TYPE_pae_extended_cr3);
-  set_note(kXenNotePaeMode, 0x6f6e);  // "no"
+  set_features("!writable_page_tables");
   ASSERT_EQ(build_it(), "");
   EXPECT_EQ(built.vm_assists, 0u);
 }
