@@ -8,6 +8,7 @@
 
 #include "base/ints.h"
 #include "base/result.h"
+#include "device/core/block/block_statistics.h"
 
 namespace bulkhead::block {
 class Disk;
@@ -53,6 +54,12 @@ struct HypercallStatistics {
   u64 number = 0;
 };
 
+// A disk by its name in the zone, and what its device has done.
+struct DiskStatistics {
+  std::string name;
+  device::BlockStatistics done;
+};
+
 // A disk that came to a running machine: its name in the zone ("xvdb"), and its place among the machine's disks.
 struct PluggedDisk {
   std::string name;
@@ -85,6 +92,7 @@ class Machine {
   virtual void stop() = 0;  // any thread, also a signal-handling one (not a signal handler)
   virtual std::vector<ExitStatistics> exit_statistics() const = 0;
   virtual std::vector<HypercallStatistics> hypercall_statistics() const { return {}; }
+  virtual std::vector<DiskStatistics> disk_statistics() const { return {}; }
   virtual std::vector<std::pair<std::string, u64>> engine_counters() const = 0;  // summed over vCPUs
   virtual std::string kernel_description() const = 0;  // e.g. "bzImage 6.1.0-43-cloud-amd64 (lz4), PVH entry"
 

@@ -49,6 +49,23 @@ Json hypercalls_json(const std::vector<machine::HypercallStatistics>& hypercalls
   return out;
 }
 
+Json disks_json(const std::vector<machine::DiskStatistics>& disks) {
+  Json out = Json::object();
+  for (const machine::DiskStatistics& disk : disks) {
+    Json& one = out[disk.name] = Json::object();
+    for (const auto& [name, value] : disk.done.counters) one[name] = value;
+    Json& queues = one["queues"] = Json::array();
+    for (const device::BlockStatistics::Queue& queue : disk.done.queues)
+      queues.push_back({{"requests", queue.requests},
+                        {"depth", queue.depth},
+                        {"deepest", queue.deepest},
+                        {"mean_ns", mean(queue.sum_ns, queue.requests)},
+                        {"p50_ns", queue.p50_ns},
+                        {"p99_ns", queue.p99_ns}});
+  }
+  return out;
+}
+
 bool is_mapping_line(std::string_view line) {  // "55d0c000-55d0d000 r--p ..."; the other lines are "Name:  value"
   const std::string_view first = line.substr(0, line.find(' '));
   return first.contains('-') && !first.ends_with(':');
@@ -81,6 +98,7 @@ u64 resident_bytes_beyond_guest(std::string_view smaps) {
 void take_statistics(const machine::Machine& machine, Report& report) {
   report.exits = machine.exit_statistics();
   report.hypercalls = machine.hypercall_statistics();
+  report.disks = machine.disk_statistics();
   report.engine_counters = machine.engine_counters();
   report.kernel = machine.kernel_description();
   std::ifstream in{"/proc/self/smaps"};
@@ -101,6 +119,7 @@ std::string report_json(const Report& report, int indent) {
       {"milestones_ms", milestones_json(report.milestones)},
       {"exits", exits_json(report.exits)},
       {"hypercalls", hypercalls_json(report.hypercalls)},
+      {"disk_statistics", disks_json(report.disks)},
       {"engine_counters", counters},
       {"resets", report.resets},
       {"monitor_rss_bytes", report.monitor_rss_bytes},

@@ -12,6 +12,7 @@ namespace bulkhead::block {
 namespace {
 
 constexpr unsigned kEntries = 256;
+constexpr unsigned kSubmitAtOnce = 4;
 
 class UringEngine final : public IoEngine {
  public:
@@ -51,6 +52,8 @@ class UringEngine final : public IoEngine {
     io_uring_sqe& sqe = next_entry();
     prepare(sqe, op);
     ::io_uring_sqe_set_data(&sqe, &op);
+    // Some at a time, so that a host device that does one thing after another is not idle while we collect the next.
+    if (::io_uring_sq_ready(&ring_) >= kSubmitAtOnce) ::io_uring_submit(&ring_);
   }
 
   void poll() override {

@@ -94,6 +94,13 @@ std::vector<VirtioMmioWindow> Board::virtio_windows() const {
   return windows;
 }
 
+std::vector<DiskStatistics> Board::disk_statistics() const {
+  std::vector<DiskStatistics> all;
+  for (const auto& core : block_cores_)
+    all.push_back({std::string{"vd"} + static_cast<char>('a' + all.size()), device::statistics_of(*core)});
+  return all;
+}
+
 void Board::pulse(Gsi gsi) {
   constexpr u32 kLines = 24, kTimer = 0, kTimerOnIoApic = 2;
   if (gsi.value < kLines && gsi.value != kTimer && gsi.value != kTimerOnIoApic) interrupts_.gsi(gsi).pulse();

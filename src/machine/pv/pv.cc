@@ -114,6 +114,7 @@ class PvMachine final : public Pv {
   std::vector<DeviceStatus> devices() override { return device_statuses(*bus_); }
 
   std::vector<ExitStatistics> exit_statistics() const override { return gang_->meter().statistics(); }
+  std::vector<DiskStatistics> disk_statistics() const override { return disks_->statistics(); }
 
   std::vector<HypercallStatistics> hypercall_statistics() const override {
     return machine::hypercall_statistics(*domain_);

@@ -107,6 +107,15 @@ Result<void> XenDisks::remove(std::string_view name, DiskRemoval how, std::funct
   return {};
 }
 
+std::vector<DiskStatistics> XenDisks::statistics() const {
+  std::vector<DiskStatistics> all;
+  Lock lock{mutex_};
+  for (unsigned i = 0; i < kMost; ++i)
+    if (places_[i].core != nullptr)
+      all.push_back({BlkBackend::device_name(i), device::statistics_of(*places_[i].core)});
+  return all;
+}
+
 void XenDisks::set_gone(std::function<void(block::Disk&)> gone) {
   Lock lock{mutex_};
   gone_ = std::move(gone);

@@ -28,6 +28,7 @@ class XenDisks {
   Result<PluggedDisk> add(block::Disk& disk);  // in the first free place
   Result<PluggedDisk> add_at(unsigned index, block::Disk& disk);
   Result<void> remove(std::string_view name, DiskRemoval how, std::function<void(DiskRemoved)> done);
+  std::vector<DiskStatistics> statistics() const;
   void set_gone(std::function<void(block::Disk&)> gone);
 
  private:
@@ -42,7 +43,7 @@ class XenDisks {
   device::xenbus::GrantPort& grants_;
   device::xenbus::EventPort& events_;
   const unsigned queues_;
-  Mutex mutex_;  // never held while the bus is called
+  mutable Mutex mutex_;  // never held while the bus is called
   std::array<Place, kMost> places_ BH_GUARDED_BY(mutex_);
   std::function<void(block::Disk&)> gone_ BH_GUARDED_BY(mutex_);
 };
