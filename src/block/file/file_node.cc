@@ -92,9 +92,16 @@ Task<IoStatus> FileNode::do_write_zeroes(u64 offset, u64 length, WriteFlags flag
       const IoStatus status = co_await do_write_zeroes(offset, size() - offset, flags);
       if (status != IoStatus::kOk) co_return status;
     }
-    if (::ftruncate(fd_.get(), static_cast<off_t>(end)) != 0) co_return failed("growing", end, errno);
-    grown(end);
-    co_return IoStatus::kOk;
+    // By writing our own last bytes, and not by ftruncate: that could cut off what another request writes behind us and
+    // whose end we have not heard of yet.
+    const AlignedMemory last{limits_.request_alignment};
+    if (!last) co_return IoStatus::kIoError;
+    std::ranges::fill(last.bytes(), std::byte{0});
+    const IoBuffer buffer = last.buffer();
+    const IoStatus status =
+        co_await transfer(IoOp::Kind::kWrite, end - last.size(), Buffers{&buffer, 1}, last.size(), 0);
+    if (status == IoStatus::kOk) grown(end);
+    co_return status;
   }
   if (has(flags, WriteFlags::kMayUnmap) && can_punch_ && options_.sparse) {
     const i64 result = co_await allocate(FALLOC_FL_PUNCH_HOLE, offset, length);

@@ -135,6 +135,15 @@ TEST_P(FileNodeTest, UnderAFormatItGrowsAndReadsZeroesBehindItsEnd) {
   EXPECT_EQ(std::filesystem::file_size(path_), 64_KiB);
 }
 
+// As if another request had just written there and not been answered yet.
+TEST_P(FileNodeTest, ZeroesBehindTheEndCutNothingOffThatIsBeingWritten) {
+  auto node = open_sized(64_KiB, DiskAccess::kReadWrite, true);
+  std::filesystem::resize_file(path_, 4_MiB);
+  EXPECT_EQ(executor_->run(node->write_zeroes(32_KiB, 1_MiB)), IoStatus::kOk);
+  EXPECT_EQ(std::filesystem::file_size(path_), 4_MiB);
+  EXPECT_EQ(node->size(), 1_MiB + 32_KiB);
+}
+
 TEST_P(FileNodeTest, OutOfRangeIsAnAnswer) {
   auto node = open_sized(4096);
   auto data = pattern(1024, 2);
