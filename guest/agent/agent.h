@@ -18,6 +18,8 @@ struct Failure {
 [[gnu::format(printf, 2, 3)]] bool failed(Failure& failure, const char* format, ...);
 // The same with no errno behind it.
 [[gnu::format(printf, 2, 3)]] bool failed_plainly(Failure& failure, const char* format, ...);
+// Into the kernel log, at a level that `quiet` still shows on the console.
+void complain(const Failure& failure);
 
 // mounts.cc
 bool mount_early();                 // /proc, /sys, /dev of the initramfs
@@ -25,8 +27,10 @@ bool enter_root(Failure& failure);  // mounts /dev/vda as the command line says,
 bool command_line_value(const char* name, char* out, unsigned size);  // "name=value" of the kernel command line
 void settle_disks();                                                  // sync, and the root read-only
 
-// modules.cc: loads what /bulkhead/modules lists, one path a line.
+// modules.cc: what /bulkhead/modules lists, one path a line. Behind an & is a module whose loading waits for its
+// devices: it goes on in a process of its own, which complains itself, and whoever needs the devices waits for them.
 bool load_modules(Failure& failure);
+void forget_modules();  // takes them out of the initramfs, and the list
 
 // The byte stream to the monitor. Nothing here blocks.
 class Port {

@@ -40,9 +40,6 @@ void power_off() {
   for (;;) pause();
 }
 
-namespace {
-
-// Into the kernel log at a level that `quiet` still shows on the console.
 void complain(const Failure& failure) {
   const int log = open("/dev/kmsg", O_WRONLY | O_CLOEXEC);
   if (log < 0) return;
@@ -51,6 +48,8 @@ void complain(const Failure& failure) {
   (void)!write(log, line, static_cast<size_t>(size));  // one write is one record
   close(log);
 }
+
+namespace {
 
 void bring_loopback_up() {
   const int socket_fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);

@@ -56,15 +56,7 @@ bool mount_root(Failure& failure) {
 // The initramfs' own memory is given back before the root goes over it.
 void forget_initramfs() {
   unlink("/init");
-  if (FILE* const list = fopen("/bulkhead/modules", "re")) {
-    char line[256];
-    while (fgets(line, sizeof line, list) != nullptr) {
-      line[strcspn(line, "\n")] = 0;
-      unlink(line);
-    }
-    fclose(list);
-    unlink("/bulkhead/modules");
-  }
+  forget_modules();
 }
 
 bool make_root_the_root(Failure& failure) {

@@ -2,6 +2,7 @@
 
 #include <sys/stat.h>
 
+#include <algorithm>
 #include <fstream>
 
 #include "zone/kernel/agent_image.h"
@@ -13,11 +14,13 @@ namespace bulkhead::zone {
 namespace {
 
 constexpr unsigned kKept = 16;  // archives in the cache
-constexpr std::string_view kLayout = "initramfs layout 1";
+constexpr std::string_view kLayout = "initramfs layout 2";
 
 std::vector<WantedModule> modules_for(engine::VirtBackend backend, RootFormat format, RootAccess access) {
   std::vector<WantedModule> wanted = {{"virtio_mmio"}, {"virtio_console"}, {"virtio_blk"}, {"virtio_rng", false}};
-  if (backend == engine::VirtBackend::kPv) wanted = {{"xen_blkfront"}, {"xen_evtchn"}, {"xen_gntalloc"}};
+  // The first look of xen_blkfront at its disks finds them not connected yet, and the next is 100 ms later.
+  if (backend == engine::VirtBackend::kPv)
+    wanted = {{.name = "xen_blkfront", .waits = true}, {"xen_evtchn"}, {"xen_gntalloc"}};
   wanted.push_back({std::string{format_name(format)}});
   if (access == RootAccess::kOverlay) wanted.push_back({"overlay"});
   return wanted;
@@ -55,7 +58,9 @@ Result<void> write_archive(const KernelImage& kernel, const std::vector<WantedMo
   for (std::size_t i = 0; i < modules.size(); ++i) {
     const std::string file = fmt::format("bulkhead/{:02}-{}.ko", i, modules[i].name);
     archive.add_file(file, 0644, std::as_bytes(std::span{modules[i].content}));
-    list += "/" + file + "\n";
+    const bool waits = std::ranges::any_of(
+        wanted, [&](const WantedModule& module) { return module.waits && module.name == modules[i].name; });
+    list += (waits ? "&/" : "/") + file + "\n";
   }
   archive.add_file("bulkhead/modules", 0644, std::as_bytes(std::span{list}));
   std::ofstream out{path, std::ios::binary};

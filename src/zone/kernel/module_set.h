@@ -11,6 +11,7 @@ namespace bulkhead::zone {
 struct WantedModule {
   std::string name;
   bool required = true;  // false: left out when the kernel has no such module
+  bool waits = false;    // loading it waits for its devices, which takes long: the agent goes on meanwhile
 };
 
 struct LoadableModule {
