@@ -39,6 +39,22 @@ std::vector<AsmCase> make_cases() {
        },
        {{kRax, u64{1} << 63}, {kRcx, 7}},
        {{kRax, 0}, {kRcx, 8}}});
+  add({"a loop that only counts",
+       [](Code& c) {
+         Xbyak::Label head, out;
+         c.L(head);
+         c.cmp(c.r8, c.rbx);
+         c.jae(out);
+         c.inc(c.eax);
+         c.add(c.r8, 3);
+         c.cmp(c.eax, c.ecx);
+         c.jne(head);
+         c.L(out);
+       },
+       {{kRax, 5}, {kRcx, 2000}, {kRbx, 1510}, {kR8, 10}},
+       {{kRax, 505}, {kR8, 1510}},
+       kCf | kZf,
+       kZf});
   add({"mul",
        [](Code& c) { c.mul(c.rcx); },
        {{kRax, ~u64{0}}, {kRcx, ~u64{0}}},

@@ -46,8 +46,10 @@ Result<DbtOptions> parse(const PartitionConfig& config) {
     } else if (name == "dbt.cache") {
       BH_ASSIGN(const u64 mib, parse_cache_mib(value));
       options.cache_bytes = mib << 20;
+    } else if (name == "dbt.perf_map") {
+      BH_ASSIGN(options.perf_map, PerfMap::create(value));
     } else {
-      return fail("engine dbt does not know the option '{}'; it knows dbt.mode and dbt.cache", name);
+      return fail("engine dbt does not know the option '{}'; it knows dbt.mode, dbt.cache and dbt.perf_map", name);
     }
   }
   return options;
@@ -73,8 +75,8 @@ class DbtEngine final : public Engine {
     if (config.vcpus < 1 || config.vcpus > kMaxVcpus)
       return fail("engine dbt runs 1 to {} vCPUs; {} were asked for", kMaxVcpus, config.vcpus);
     if (config.cpu_model.leaves.empty()) return fail("engine dbt needs a CPU model; none was given");
-    BH_ASSIGN(const DbtOptions options, parse(config));
-    return DbtPartition::create(config, memory, options);
+    BH_ASSIGN(DbtOptions options, parse(config));
+    return DbtPartition::create(config, memory, std::move(options));
   }
 };
 

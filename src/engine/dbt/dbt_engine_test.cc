@@ -40,6 +40,7 @@ TEST(DbtEngine, UnknownAndBadOptionsAreRefusedByName) {
   EXPECT_TRUE(refused("dbt.mode", "psychic"));
   for (const char* bad : {"", "0", "3", "1025", "16M", "-1", " 16", "99999999999999999999"})
     EXPECT_TRUE(refused("dbt.cache", bad)) << bad;
+  EXPECT_TRUE(refused("dbt.perf_map", "/no/such/folder/map"));
   EXPECT_TRUE(make(memory, {{"dbt.mode", "interpreter"}, {"dbt.cache", "4"}}));
 }
 

@@ -29,16 +29,16 @@ std::thread start_timer_thread(LapicBus& bus) {
 }  // namespace
 
 Result<std::unique_ptr<Partition>> DbtPartition::create(const PartitionConfig& config, GuestMemory& memory,
-                                                        const DbtOptions& options) {
-  std::unique_ptr<DbtPartition> partition{new DbtPartition{config, memory}};
-  for (unsigned i = 0; i < config.vcpus; ++i)
-    BH_TRY(partition->add_vcpu(i, options, options.cache_bytes / config.vcpus));
+                                                        DbtOptions options) {
+  const u64 cache_bytes = options.cache_bytes / config.vcpus;
+  std::unique_ptr<DbtPartition> partition{new DbtPartition{config, memory, std::move(options)}};
+  for (unsigned i = 0; i < config.vcpus; ++i) BH_TRY(partition->add_vcpu(i, cache_bytes));
   partition->synchronize_clocks();
   partition->timer_thread_ = start_timer_thread(partition->shared_);
   return partition;
 }
 
-Result<void> DbtPartition::add_vcpu(unsigned index, const DbtOptions& options, u64 cache_bytes) {
+Result<void> DbtPartition::add_vcpu(unsigned index, u64 cache_bytes) {
   BH_ASSIGN(VcpuArena arena, VcpuArena::create());
   arenas_.push_back(std::move(arena));
   shared_.cpus.push_back(std::make_unique<Cpu>(shared_, index, &arenas_.back().state()));
@@ -46,12 +46,12 @@ Result<void> DbtPartition::add_vcpu(unsigned index, const DbtOptions& options, u
   if (cpu.lapic == nullptr) cpu.lapic = std::make_unique<Lapic>(shared_, index, cpu.s);
   cpu.reset(false);
   std::unique_ptr<BlockRunner> runner;
-  if (options.mode == DbtVcpu::Mode::kInterpreter) {
+  if (options_.mode == DbtVcpu::Mode::kInterpreter) {
     runner = std::make_unique<InterpreterRunner>();
   } else {
-    BH_ASSIGN(runner, make_translator(cpu, cache_bytes));
+    BH_ASSIGN(runner, make_translator(cpu, cache_bytes, options_.perf_map.get()));
   }
-  vcpus_.push_back(std::make_unique<DbtVcpu>(cpu, std::move(runner), options.mode));
+  vcpus_.push_back(std::make_unique<DbtVcpu>(cpu, std::move(runner), options_.mode));
   return {};
 }
 

@@ -2,6 +2,7 @@
 #pragma once
 #include <thread>
 
+#include "engine/dbt/cache/perf_map.h"
 #include "engine/dbt/cpu/vcpu_arena.h"
 #include "engine/dbt/vcpu.h"
 
@@ -9,14 +10,15 @@ namespace bulkhead::engine::dbt {
 
 struct DbtOptions {
   DbtVcpu::Mode mode = DbtVcpu::Mode::kTranslator;
-  u64 cache_bytes = u64{32} << 20;  // of the whole partition
+  u64 cache_bytes = u64{32} << 20;    // of the whole partition
+  std::unique_ptr<PerfMap> perf_map;  // or nullptr
 };
 
 class DbtPartition final : public Partition {
  public:
   // Errors: the host has no memory left for the vCPUs.
   static Result<std::unique_ptr<Partition>> create(const PartitionConfig& config, GuestMemory& memory,
-                                                   const DbtOptions& options);
+                                                   DbtOptions options);
   ~DbtPartition() override;
 
   Vcpu& vcpu(unsigned index) override;
@@ -32,10 +34,12 @@ class DbtPartition final : public Partition {
   void send(Msi message) override { shared_.deliver_msi(message); }
 
  private:
-  DbtPartition(const PartitionConfig& config, GuestMemory& memory) : shared_{config, memory} {}
-  Result<void> add_vcpu(unsigned index, const DbtOptions& options, u64 cache_bytes);
+  DbtPartition(const PartitionConfig& config, GuestMemory& memory, DbtOptions options)
+      : options_{std::move(options)}, shared_{config, memory} {}
+  Result<void> add_vcpu(unsigned index, u64 cache_bytes);
   void synchronize_clocks();
 
+  const DbtOptions options_;
   std::vector<VcpuArena> arenas_;  // hold the vCPUs' states: outlive everything below
   SharedState shared_;
   std::vector<std::unique_ptr<DbtVcpu>> vcpus_;

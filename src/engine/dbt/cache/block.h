@@ -21,6 +21,7 @@ struct Link {
   u64 target_rip;
   Block* to;  // nullptr when unlinked
   Link* next_incoming;
+  u8 loop_tries = 0;  // how often it may still turn out not to close a loop that only counts (emit/counted_loop.h)
 };
 
 struct Block {

@@ -55,7 +55,7 @@ class CodeCache {
 
  private:
   explicit CodeCache(CodeMemory memory, u64 arena_size);
-  static constexpr unsigned kBucketBits = 15;
+  static constexpr unsigned kBucketBits = 17;
   static u32 bucket_of(u64 gpa, u32 key) {
     return static_cast<u32>((gpa ^ (gpa >> kBucketBits) ^ (u64{key} << 9)) & ((1u << kBucketBits) - 1));
   }

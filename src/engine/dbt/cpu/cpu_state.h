@@ -40,7 +40,7 @@ struct TlbEntry {
 inline constexpr u64 kNoTag = ~u64{0};
 inline constexpr u64 kTlbGlobal = 1;
 inline constexpr u64 kTlbUsed = 2;  // entry is in the fill log
-inline constexpr unsigned kTlbBits = 10;
+inline constexpr unsigned kTlbBits = 11;
 inline constexpr unsigned kTlbEntries = 1u << kTlbBits;
 
 // Which set of permissions an access runs under; each has its own TLB.

@@ -31,6 +31,8 @@ class BlockBuilder {
 
   static constexpr unsigned kMaxInstructions = 48;
   static constexpr u64 kRoomForBlock = 64 << 10;  // no block is larger
+  static constexpr u64 kMaxLoopSize = 512;
+  static constexpr u8 kLoopTries = 2;
   // Worst-case description: marks, links, interpreter sites.
   static constexpr u64 kRoomForDescription = 24 << 10;
 

@@ -164,13 +164,16 @@ void BlockBuilder::stub(const Cold& cold) {
 }
 
 Link* BlockBuilder::link_at(u8* site_end, u64 target) {
+  // Of the jump that closes a loop: it starts in this block.
+  const bool backward = target < end_rip_ && target + kMaxLoopSize > request_.rip;
   Link* const link = cache_.allocate_array<Link>(1);
   *link = Link{.site = site_end - 4,
                .stub = nullptr,
                .site_end = site_end + to_executable_,
                .target_rip = target,
                .to = nullptr,
-               .next_incoming = nullptr};
+               .next_incoming = nullptr,
+               .loop_tries = backward ? kLoopTries : u8{0}};
   return link;
 }
 

@@ -173,6 +173,7 @@ void Translator::follow_link() {
   volatile u64 gpa = 0;
   BH_GUARD(cpu_) { gpa = cpu_.translate_code(s_.rip); }
   if (cpu_.escape_kind != Escape::kNone) return;
+  if (link->loop_tries != 0 && skip_rounds(*link, gpa)) return;
   const u64 generation = generation_;
   Block* const block = find_block(gpa);
   if (block == nullptr || block->crosses_page || generation != generation_) return;

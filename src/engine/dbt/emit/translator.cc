@@ -3,7 +3,9 @@
 #include <csignal>
 
 #include "base/bits.h"
+#include "engine/dbt/cpu/shared.h"
 #include "engine/dbt/emit/builder.h"
+#include "engine/dbt/emit/counted_loop.h"
 #include "engine/dbt/emit/translator_impl.h"
 #include "engine/dbt/simd/host_fault.h"
 
@@ -48,16 +50,17 @@ bool on_host_fault(void* owner, ucontext_t* context, int, siginfo_t*) {
 
 }  // namespace
 
-Result<std::unique_ptr<BlockRunner>> Translator::create(Cpu& cpu, u64 cache_bytes) {
+Result<std::unique_ptr<BlockRunner>> Translator::create(Cpu& cpu, u64 cache_bytes, PerfMap* perf_map) {
   BH_ASSIGN(std::unique_ptr<CodeCache> cache, CodeCache::create(cache_bytes));
-  return std::unique_ptr<BlockRunner>{new Translator{cpu, std::move(cache)}};
+  return std::unique_ptr<BlockRunner>{new Translator{cpu, std::move(cache), perf_map}};
 }
 
-Translator::Translator(Cpu& cpu, std::unique_ptr<CodeCache> cache)
+Translator::Translator(Cpu& cpu, std::unique_ptr<CodeCache> cache, PerfMap* perf_map)
     : cpu_{cpu},
       s_{cpu.s},
       tables_{jit_tables(cpu.s)},
       cache_{std::move(cache)},
+      perf_map_{perf_map},
       factory_{std::make_unique<BlockFactory>(cpu, *cache_)} {
   tables_.cpu = &cpu;
   tables_.translator = this;
@@ -86,8 +89,24 @@ Block* Translator::translate(u64 gpa) {
   if (block != nullptr) {
     counters.blocks.fetch_add(1, std::memory_order_relaxed);
     counters.instructions.fetch_add(factory_->last_instructions(), std::memory_order_relaxed);
+    if (perf_map_ != nullptr)
+      perf_map_->add(block->code, block->code_size, block->rip, s_.tlb_space == TlbSpace::kUser);
   }
   return block;
+}
+
+bool Translator::skip_rounds(Link& link, u64 gpa) {
+  cpu_.spill_fpu();
+  const u64 page = align_down(gpa, kPageSize);
+  const std::byte* const bytes = cpu_.shared.ram(page);
+  if (bytes == nullptr) return false;
+  const std::span<const u8> code{reinterpret_cast<const u8*>(bytes), kPageSize};
+  const auto skip = skip_counted_loop(code, align_down(s_.rip, kPageSize), s_.rip, s_.gpr);
+  if (!skip) return --link.loop_tries != 0;
+  link.loop_tries = BlockBuilder::kLoopTries;
+  s_.gpr = skip->gpr;
+  counters.skipped_rounds.fetch_add(skip->rounds, std::memory_order_relaxed);
+  return true;
 }
 
 void Translator::clear() {
@@ -113,8 +132,8 @@ void Translator::code_page_written(u64 gpa_page) {
   counters.invalidations.fetch_add(1, std::memory_order_relaxed);
 }
 
-Result<std::unique_ptr<BlockRunner>> make_translator(Cpu& cpu, u64 cache_bytes) {
-  return Translator::create(cpu, cache_bytes);
+Result<std::unique_ptr<BlockRunner>> make_translator(Cpu& cpu, u64 cache_bytes, PerfMap* perf_map) {
+  return Translator::create(cpu, cache_bytes, perf_map);
 }
 
 const TranslatorCounters& translator_counters(const BlockRunner& runner) {

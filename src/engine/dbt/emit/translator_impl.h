@@ -17,7 +17,7 @@ struct EntryPoints {
 
 class Translator final : public BlockRunner, public Cpu::CodeObserver {
  public:
-  static Result<std::unique_ptr<BlockRunner>> create(Cpu& cpu, u64 cache_bytes);
+  static Result<std::unique_ptr<BlockRunner>> create(Cpu& cpu, u64 cache_bytes, PerfMap* perf_map);
   ~Translator() override;
 
   StepResult run(Cpu& cpu) override;
@@ -30,7 +30,7 @@ class Translator final : public BlockRunner, public Cpu::CodeObserver {
   TranslatorCounters counters;
 
  private:
-  Translator(Cpu& cpu, std::unique_ptr<CodeCache> cache);
+  Translator(Cpu& cpu, std::unique_ptr<CodeCache> cache, PerfMap* perf_map);
 
   // ---- run.cc: general registers only
   static void* miss(Cpu* cpu, u64 linear, u64 what);
@@ -50,12 +50,15 @@ class Translator final : public BlockRunner, public Cpu::CodeObserver {
 
   // ---- translator.cc: anything goes; spills first
   Block* translate(u64 gpa);
+  // Of a loop that only counts; RIP is at its head. True: the link is not to be made, for the next time may be a loop.
+  bool skip_rounds(Link& link, u64 gpa);
   void clear();
 
   Cpu& cpu_;
   CpuState& s_;
   JitTables& tables_;
   std::unique_ptr<CodeCache> cache_;
+  PerfMap* const perf_map_;
   std::unique_ptr<BlockFactory> factory_;
   EntryPoints entry_;
   StepResult pending_result_ = StepResult::kNext;  // of an instruction interpreted on the way to a block
