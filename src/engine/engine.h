@@ -15,6 +15,7 @@
 #include "engine/cpu_model.h"
 #include "engine/deprivileged.h"
 #include "engine/exit.h"
+#include "engine/registrations.h"
 #include "engine/vcpu_state.h"
 #include "memory/guest_memory.h"
 #include "telemetry/counter.h"
@@ -99,9 +100,34 @@ class Partition : public MsiSink {
   virtual void stop_writes(u64 gpa_page) { (void)gpa_page; }
   virtual u64 guest_tsc() const = 0;                            // of the vCPUs, as far as they agree; any thread
   virtual void signal_attention(unsigned vcpu) { (void)vcpu; }  // of a deprivileged guest; any thread
-  // The instruction by which a guest's kernel in 64-bit mode makes a HypercallExit, at most 8 bytes, with the registers as
-  // the exit says; it changes none but RAX.
+  // The instruction by which a guest's kernel in 64-bit mode makes a HypercallExit, at most 8 bytes, with the registers
+  // as the exit says; it changes none but RAX.
   virtual std::vector<u8> hypercall_code() const { return {0x0f, 0x01, 0xc1}; }  // VMCALL
+  // A write of the guest's there adds 1 to the eventfd, and is no exit. On every engine; `eventfd` outlives the
+  // registration. Before the vCPUs run, or while they do; from any thread. Errors: there is one already, or too many.
+  virtual Result<std::unique_ptr<Registration>> notify_on_write(const WritePlace& place, int eventfd) = 0;
+  // An eventfd that interrupts the guest. On every engine. Errors: the host has no descriptor left.
+  virtual Result<std::unique_ptr<InterruptRegistration>> interrupt_on_event() {
+    return EmulatedRegistrations::add_interrupt(*this);
+  }
+  // Whether these two cost less than an exit and a send() do.
+  virtual bool registrations_are_cheap() const { return false; }
+  // Reads of the page at `at`, where no memory is, come from `page` (page aligned, outlives us) without an exit; writes
+  // are exits as ever. False: this engine cannot, and reads are exits, too. Before the vCPUs run.
+  virtual bool show_page(Gpa at, const std::byte* page) {
+    (void)at, (void)page;
+    return false;
+  }
+
+  // ---- which pages of RAM were written, by the guest or by whoever says GuestMemory::note_written(). Any thread.
+  // From now on, or no longer. Errors: the engine cannot.
+  virtual Result<void> track_writes(bool on) {
+    (void)on;
+    return fail("this engine cannot tell which pages a guest writes");
+  }
+  // Their numbers (GuestMemory::page_number) since track_writes() or the last call, ascending.
+  virtual Result<std::vector<u64>> take_written() { return std::vector<u64>{}; }
+
   // Called (on some vCPU thread) when the guest writes EOI for a vector that a level-triggered IOAPIC entry owns.
   virtual void set_eoi_handler(std::function<void(u8 vector)> handler) = 0;
 };

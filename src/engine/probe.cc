@@ -1,6 +1,8 @@
 #include "engine/probe.h"
 
 #include <fcntl.h>
+#include <grp.h>
+#include <sys/stat.h>
 
 #include <cerrno>
 #include <cstring>
@@ -41,7 +43,7 @@ std::string why_not_open(const std::string& path, const char* shown) {
   const int error = errno;
   if (error == ENOENT) return std::string{"there is no "} + shown;
   std::string text = fmt::format("{} does not open: {}", shown, std::strerror(error));
-  if (error == EACCES || error == EPERM) text += " (run as a user who may, often one in the group that owns it)";
+  if (error == EACCES || error == EPERM) text += fmt::format(" ({} may open it)", who_may_open(path));
   return text;
 }
 
@@ -79,6 +81,15 @@ HostEngine probe_xen(const std::string& root) {
 }
 
 }  // namespace
+
+std::string who_may_open(const std::string& path) {
+  struct stat info{};
+  constexpr mode_t kGroup = S_IRGRP | S_IWGRP;
+  if (::stat(path.c_str(), &info) != 0 || (info.st_mode & kGroup) != kGroup || info.st_gid == 0) return "root";
+  const struct group* const group = ::getgrgid(info.st_gid);
+  return fmt::format("root and members of the group {}",
+                     group != nullptr ? group->gr_name : std::to_string(info.st_gid));
+}
 
 HostEngines probe_host(const std::string& root) {
   return {{probe_kvm(root), probe_mshv(root), probe_xen(root),

@@ -24,4 +24,7 @@ struct HostEngines {
 // files, never creates a guest.
 HostEngines probe_host(const std::string& root = "");
 
+// "root", or "root and members of the group kvm": who may read and write the file at `path`.
+std::string who_may_open(const std::string& path);
+
 }  // namespace bulkhead::engine

@@ -32,7 +32,7 @@ const std::vector<EngineUnderTest>& engines_under_test() {
       {"dbt_interpreter", dbt::make_dbt_engine, {{"dbt.mode", "interpreter"}}},
       {"dbt_translator", dbt::make_dbt_engine, {{"dbt.mode", "translator"}}},
       {"kvm", kvm::make_kvm_engine, {}, kvm_lacks},
-      {"kvm_without_xen", kvm::make_kvm_engine, {{"kvm.xen", "off"}}, kvm_lacks},
+      {"kvm_without_xen", kvm::make_kvm_engine, {{"kvm.xen", "off"}, {"kvm.dirty", "ring"}}, kvm_lacks},
   };
   return engines;
 }

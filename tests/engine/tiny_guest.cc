@@ -15,8 +15,8 @@ constexpr u16 kCode64Attributes = 0xa9b, kDataAttributes = 0xc93, kCode32Attribu
 
 }  // namespace
 
-TinyGuest::TinyGuest(const EngineUnderTest& engine, unsigned vcpus)
-    : memory_{make_memory()}, engine_{engine.make()}, vcpus_{vcpus} {
+TinyGuest::TinyGuest(const EngineUnderTest& engine, unsigned vcpus, ParavirtAbi abi)
+    : memory_{make_memory()}, engine_{engine.make()}, vcpus_{vcpus}, abi_{abi} {
   if (const std::string why = prepare(engine); !why.empty()) [&] { GTEST_SKIP() << engine.name << ": " << why; }();
 }
 
@@ -26,7 +26,8 @@ std::string TinyGuest::prepare(const EngineUnderTest& engine) {
   if (probe.capabilities.max_vcpus < vcpus_) return "too few vCPUs";
   auto model = make_cpu_model("host", vcpus_);
   if (!model) return model.error().message;
-  auto partition = engine_->create({.vcpus = vcpus_, .cpu_model = *model, .options = engine.options}, memory_);
+  auto partition =
+      engine_->create({.vcpus = vcpus_, .abi = abi_, .cpu_model = *model, .options = engine.options}, memory_);
   if (!partition) {
     ADD_FAILURE() << partition.error().message;
     return {};

@@ -29,7 +29,7 @@ using Code = Xbyak::CodeGenerator;
 class TinyGuest {
  public:
   // Builds the partition. An engine that this host cannot run skips the test.
-  explicit TinyGuest(const EngineUnderTest& engine, unsigned vcpus = 1);
+  explicit TinyGuest(const EngineUnderTest& engine, unsigned vcpus = 1, ParavirtAbi abi = ParavirtAbi::kNone);
   ~TinyGuest();
   bool ready() const { return partition_ != nullptr; }
 
@@ -97,6 +97,7 @@ class TinyGuest {
   std::unique_ptr<Engine> engine_;
   std::unique_ptr<Partition> partition_;
   unsigned vcpus_;
+  ParavirtAbi abi_;
   u64 guest_base_ = 0, host_base_ = 0;
 
   std::vector<std::thread> threads_;

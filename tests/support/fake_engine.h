@@ -131,12 +131,16 @@ class FakePartition final : public engine::Partition {
     return direct_;
   }
   void set_eoi_handler(std::function<void(u8)> handler) override { eoi_ = std::move(handler); }
+  Result<std::unique_ptr<engine::Registration>> notify_on_write(const engine::WritePlace& place, int eventfd) override {
+    return registrations_.add_write(place, eventfd);
+  }
   void send(Msi message) override {
     const std::lock_guard lock{mutex_};
     sent_.push_back(message);
   }
 
  private:
+  engine::EmulatedRegistrations registrations_;
   std::deque<FakeVcpu> vcpus_;
   mutable std::mutex mutex_;
   std::vector<Msi> sent_;

@@ -74,6 +74,8 @@ class DbtEngine final : public Engine {
   Result<std::unique_ptr<Partition>> create(const PartitionConfig& config, GuestMemory& memory) override {
     if (config.vcpus < 1 || config.vcpus > kMaxVcpus)
       return fail("engine dbt runs 1 to {} vCPUs; {} were asked for", kMaxVcpus, config.vcpus);
+    if (config.abi == ParavirtAbi::kKvm)
+      return fail("the engine dbt has no part of KVM's guest ABI: use --abi xen or --abi none, or the engine kvm");
     if (config.cpu_model.leaves.empty()) return fail("engine dbt needs a CPU model; none was given");
     BH_ASSIGN(DbtOptions options, parse(config));
     return DbtPartition::create(config, memory, std::move(options));

@@ -51,7 +51,7 @@ Result<void> DbtPartition::add_vcpu(unsigned index, u64 cache_bytes) {
   } else {
     BH_ASSIGN(runner, make_translator(cpu, cache_bytes, options_.perf_map.get()));
   }
-  vcpus_.push_back(std::make_unique<DbtVcpu>(cpu, std::move(runner), options_.mode));
+  vcpus_.push_back(std::make_unique<DbtVcpu>(cpu, std::move(runner), options_.mode, registrations_));
   return {};
 }
 

@@ -32,6 +32,9 @@ class DbtPartition final : public Partition {
   u64 guest_tsc() const override { return shared_.cpus[0]->read_tsc(); }
   void set_eoi_handler(std::function<void(u8 vector)> handler) override { shared_.eoi_handler = std::move(handler); }
   void send(Msi message) override { shared_.deliver_msi(message); }
+  Result<std::unique_ptr<Registration>> notify_on_write(const WritePlace& place, int eventfd) override {
+    return registrations_.add_write(place, eventfd);
+  }
 
  private:
   DbtPartition(const PartitionConfig& config, GuestMemory& memory, DbtOptions options)
@@ -42,6 +45,7 @@ class DbtPartition final : public Partition {
   const DbtOptions options_;
   std::vector<VcpuArena> arenas_;  // hold the vCPUs' states: outlive everything below
   SharedState shared_;
+  EmulatedRegistrations registrations_;
   std::vector<std::unique_ptr<DbtVcpu>> vcpus_;
   std::thread timer_thread_;
 };

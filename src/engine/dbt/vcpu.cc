@@ -41,8 +41,9 @@ bool owes_answer(const Exit& exit) {
 
 }  // namespace
 
-DbtVcpu::DbtVcpu(Cpu& cpu, std::unique_ptr<BlockRunner> runner, Mode mode)
+DbtVcpu::DbtVcpu(Cpu& cpu, std::unique_ptr<BlockRunner> runner, Mode mode, EmulatedRegistrations& registrations)
     : cpu_{cpu},
+      registrations_{registrations},
       mode_{mode},
       runner_{std::move(runner)},
       counters_{mode == Mode::kInterpreter ? kInterpreterCounters : kTranslatorCounters} {}
@@ -61,6 +62,12 @@ void DbtVcpu::enter_thread() {
 
 Exit& DbtVcpu::run() {
   enter_thread();
+  do run_to_exit();
+  while (registrations_.takes(cpu_.exit));
+  return cpu_.exit;
+}
+
+void DbtVcpu::run_to_exit() {
   if (owed_) cpu_.take_answer();
   owed_ = false;
   cpu_.exit = KickedExit{};
@@ -68,7 +75,6 @@ Exit& DbtVcpu::run() {
   cpu_.spill_fpu();
   if (shut_down_) cpu_.exit = ShutdownExit{};
   owed_ = owes_answer(cpu_.exit);
-  return cpu_.exit;
 }
 
 // An instruction that was answered is completed before anything else happens, or an interrupt handler would find its

@@ -16,7 +16,7 @@ class DbtVcpu final : public Vcpu {
  public:
   enum class Mode : u8 { kInterpreter, kTranslator };
   // `cpu` is owned by `shared`, as are its LAPIC and state; both outlive us.
-  DbtVcpu(Cpu& cpu, std::unique_ptr<BlockRunner> runner, Mode mode);
+  DbtVcpu(Cpu& cpu, std::unique_ptr<BlockRunner> runner, Mode mode, EmulatedRegistrations& registrations);
   ~DbtVcpu() override;
 
   Exit& run() override;
@@ -38,6 +38,7 @@ class DbtVcpu final : public Vcpu {
 
  private:
   void enter_thread();
+  void run_to_exit();
   StepResult run_until_exit();
   StepResult run_guest();
   void flush_if_asked();
@@ -58,6 +59,7 @@ class DbtVcpu final : public Vcpu {
   void load_events(const VcpuState& state);
 
   Cpu& cpu_;
+  EmulatedRegistrations& registrations_;
   DeprivilegedGuest* guest_ = nullptr;
   std::unique_ptr<DbtDeprivilegedCpu> view_;  // for `guest_`
   std::atomic<bool> in_guest_{false}, flush_wanted_{false};

@@ -16,6 +16,7 @@ struct FeatureWord {
   u32 ours;  // bits that are not the host's to give: topology, and what the interrupt controllers in KVM bring
 };
 constexpr u32 kHypervisor = 1u << 31, kX2apic = 1u << 21, kDeadline = 1u << 24, kOsxsave = 1u << 27;
+constexpr u32 kKvmFeatures = 0x40000001;
 constexpr u32 kHyperThreading = 1u << 28, kApic = 1u << 9;
 constexpr FeatureWord kWords[] = {
     {1, 0, &CpuidLeaf::ecx, 'c', kHypervisor | kX2apic | kOsxsave},
@@ -64,7 +65,7 @@ Result<void> check_promise(const CpuModel& model, const FeatureWord& word, u32 l
 
 }  // namespace
 
-Result<CpuModel> cut_to_kvm(CpuModel model, const KvmHost& host) {
+Result<CpuModel> cut_to_kvm(CpuModel model, const KvmHost& host, ParavirtAbi abi) {
   const std::vector<CpuidLeaf> supported = host.supported_cpuid();
   if (supported.empty()) return fail("this host's KVM does not tell what CPUID its guests may have");
   for (const FeatureWord& word : kWords)
@@ -74,6 +75,9 @@ Result<CpuModel> cut_to_kvm(CpuModel model, const KvmHost& host) {
       BH_TRY(check_promise(model, word, lost));
       entry.*word.reg &= ~lost;
     }
+  if (abi == ParavirtAbi::kKvm)
+    for (CpuidLeaf& entry : model.leaves)
+      if (entry.leaf == kKvmFeatures) entry.eax &= find(supported, kKvmFeatures, 0).eax;
   const CpuidLeaf xsave = find(supported, 0xd, 0);
   if (!model.has(1, 0, 'c', 26)) model.xcr0_mask = 3;
   const u64 lost = model.xcr0_mask & ~(xsave.eax | u64{xsave.edx} << 32);

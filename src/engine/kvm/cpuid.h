@@ -2,13 +2,14 @@
 #pragma once
 #include <vector>
 
+#include "engine/engine.h"
 #include "engine/kvm/host.h"
 #include "engine/kvm/kvm_api.h"
 
 namespace bulkhead::engine::kvm {
 
 // The model without the features that KVM cannot give. Errors: a portable model needs one of them; names it.
-Result<CpuModel> cut_to_kvm(CpuModel model, const KvmHost& host);
+Result<CpuModel> cut_to_kvm(CpuModel model, const KvmHost& host, ParavirtAbi abi);
 
 // KVM_SET_CPUID2's table for vCPU `index`. KVM itself puts in OSXSAVE and the size of the enabled XSAVE area.
 std::vector<kvm_cpuid_entry2> cpuid_entries(const CpuModel& model, unsigned index);

@@ -42,6 +42,9 @@ KvmVcpu::Step KvmVcpu::exited() {
     case KVM_EXIT_IOAPIC_EOI:
       if (vm_.eoi_handler) vm_.eoi_handler(run_->eoi.vector);
       return Step::kGoOn;
+    case KVM_EXIT_DIRTY_RING_FULL:
+      vm_.ring_full();
+      return Step::kGoOn;
     case KVM_EXIT_IRQ_WINDOW_OPEN:
     case KVM_EXIT_INTR:
       return Step::kGoOn;

@@ -1,10 +1,9 @@
 #include "engine/kvm/host.h"
 
 #include <fcntl.h>
-#include <grp.h>
-#include <sys/stat.h>
 
 #include "engine/kvm/ioctl.h"
+#include "engine/probe.h"
 
 namespace bulkhead::engine::kvm {
 namespace {
@@ -28,14 +27,6 @@ constexpr Need kNeeds[] = {{KVM_CAP_USER_MEMORY, "guest memory from user space (
                            {KVM_CAP_GET_TSC_KHZ, "the TSC's rate (KVM_CAP_GET_TSC_KHZ)"}};
 
 }  // namespace
-
-std::string who_may_open(const std::string& path) {
-  struct stat info{};
-  if (::stat(path.c_str(), &info) != 0 || (info.st_mode & S_IRGRP) == 0 || (info.st_mode & S_IWGRP) == 0) return "root";
-  const struct group* const group = ::getgrgid(info.st_gid);
-  const std::string name = group != nullptr ? group->gr_name : std::to_string(info.st_gid);
-  return name == "root" ? "root" : fmt::format("root and members of the group {}", name);
-}
 
 Result<KvmHost> KvmHost::open(const std::string& path) {
   UniqueFd fd{::open(path.c_str(), O_RDWR | O_CLOEXEC)};

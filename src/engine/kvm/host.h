@@ -31,7 +31,4 @@ class KvmHost {
   std::size_t run_bytes_ = 0;
 };
 
-// "root", or "root and members of the group kvm": who may open the file at `path`.
-std::string who_may_open(const std::string& path);
-
 }  // namespace bulkhead::engine::kvm

@@ -8,7 +8,13 @@ namespace {
 Result<KvmOptions> parse(const PartitionConfig& config) {
   KvmOptions options;
   for (const auto& [name, value] : config.options) {
-    if (name != "kvm.xen") return fail("engine kvm does not know the option '{}'; it knows kvm.xen", name);
+    if (name == "kvm.dirty") {
+      if (value != "log" && value != "ring") return fail("engine option kvm.dirty is '{}'; it is log or ring", value);
+      options.dirty = value == "ring" ? KvmOptions::Dirty::kRing : KvmOptions::Dirty::kLog;
+      continue;
+    }
+    if (name != "kvm.xen")
+      return fail("engine kvm does not know the option '{}'; it knows kvm.xen and kvm.dirty", name);
     if (value == "auto")
       options.xen = KvmOptions::Xen::kAuto;
     else if (value == "on")
@@ -31,7 +37,7 @@ class KvmEngine final : public Engine {
       return probe;
     }
     probe.usable = true;
-    probe.capabilities = {.max_vcpus = host->max_vcpus(), .lapic_in_engine = true, .dirty_log = false};
+    probe.capabilities = {.max_vcpus = host->max_vcpus(), .lapic_in_engine = true, .dirty_log = true};
     return probe;
   }
 

@@ -40,7 +40,7 @@ KvmPartition::KvmPartition(KvmHost host, UniqueFd fd, CpuModel model, GuestMemor
 Result<std::unique_ptr<Partition>> KvmPartition::create(const PartitionConfig& config, GuestMemory& memory,
                                                         KvmHost host, const KvmOptions& options) {
   install_kick_signal();
-  BH_ASSIGN(CpuModel model, cut_to_kvm(config.cpu_model, host));
+  BH_ASSIGN(CpuModel model, cut_to_kvm(config.cpu_model, host, config.abi));
   BH_ASSIGN(UniqueFd fd, host.create_vm());
   std::unique_ptr<KvmPartition> partition{new KvmPartition{std::move(host), std::move(fd), std::move(model), memory}};
   BH_TRY(partition->set_up(config, options));
@@ -57,6 +57,7 @@ Result<void> KvmPartition::set_up(const PartitionConfig& config, const KvmOption
                 "MSRs in user space"));
   BH_TRY(filter_msrs(config.abi == ParavirtAbi::kKvm));
   if (config.abi == ParavirtAbi::kXen) BH_TRY(set_up_xen(config, options.xen));
+  if (options.dirty == KvmOptions::Dirty::kRing) BH_TRY(set_up_rings());
   BH_TRY(slots_.install());
   vm_.xsave_bytes = std::max<std::size_t>(576, vm_.model.lookup(0xd, 0).ecx);
   if (vm_.xsave_bytes > sizeof(kvm_xsave))
@@ -170,6 +171,36 @@ void KvmPartition::inject_nmi(unsigned vcpu) { send({kMsiAddress | u64{vcpu} << 
 void KvmPartition::inject_direct(unsigned vcpu, u8 vector) {
   BH_ASSERT(vcpu < vcpus_.size());
   vcpus_[vcpu]->inject_direct(vector);
+}
+
+Result<void> KvmPartition::set_up_rings() {
+  const u32 capability =
+      vm_.host.check(KVM_CAP_DIRTY_LOG_RING_ACQ_REL) > 0 ? KVM_CAP_DIRTY_LOG_RING_ACQ_REL : KVM_CAP_DIRTY_LOG_RING;
+  const u64 most = static_cast<u64>(vm_.host.check(capability));
+  if (most == 0) return fail("engine option kvm.dirty is ring, but this host's KVM has no dirty rings; use log");
+  vm_.ring_bytes = std::min<u64>(most, u64{4096} * sizeof(kvm_dirty_gfn));
+  BH_TRY(enable(capability, vm_.ring_bytes, "dirty rings"));
+  slots_.use_rings();
+  vm_.ring_full = [this] { harvest(); };
+  return {};
+}
+
+// What the rings hold goes into the bits; then KVM may use the entries again.
+void KvmPartition::harvest() {
+  const std::lock_guard lock{ring_mutex_};
+  u64 taken = 0;
+  for (const auto& vcpu : vcpus_) taken += vcpu->take_ring([this](u32 slot, u64 page) { slots_.note(slot, page); });
+  if (taken != 0) (void)kvm_ioctl(vm_.fd.get(), KVM_RESET_DIRTY_RINGS);
+}
+
+Result<void> KvmPartition::track_writes(bool on) {
+  if (vm_.ring_bytes != 0) harvest();
+  return slots_.track(on);
+}
+
+Result<std::vector<u64>> KvmPartition::take_written() {
+  if (vm_.ring_bytes != 0) harvest();
+  return slots_.take();
 }
 
 u64 KvmPartition::guest_tsc() const { return __rdtsc() + vm_.tsc_offset.load(std::memory_order_relaxed); }

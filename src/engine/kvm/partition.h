@@ -13,6 +13,8 @@ namespace bulkhead::engine::kvm {
 struct KvmOptions {
   enum class Xen : u8 { kAuto, kOn, kOff };
   Xen xen = Xen::kAuto;  // whether KVM itself intercepts Xen's hypercalls
+  enum class Dirty : u8 { kLog, kRing };
+  Dirty dirty = Dirty::kLog;  // how KVM tells which pages were written
 };
 
 class KvmPartition final : public Partition {
@@ -31,6 +33,12 @@ class KvmPartition final : public Partition {
   std::vector<u8> hypercall_code() const override;
   void set_eoi_handler(std::function<void(u8 vector)> handler) override { vm_.eoi_handler = std::move(handler); }
   void send(Msi message) override;
+  Result<std::unique_ptr<Registration>> notify_on_write(const WritePlace& place, int eventfd) override;
+  Result<std::unique_ptr<InterruptRegistration>> interrupt_on_event() override;
+  bool registrations_are_cheap() const override { return true; }
+  bool show_page(Gpa at, const std::byte* page) override { return slots_.show(at, page); }
+  Result<void> track_writes(bool on) override;
+  Result<std::vector<u64>> take_written() override;
 
  private:
   KvmPartition(KvmHost host, UniqueFd fd, CpuModel model, GuestMemory& memory);
@@ -40,8 +48,12 @@ class KvmPartition final : public Partition {
   Result<void> filter_msrs(bool kvm_abi);
   void look_after_halts();
 
+  Result<void> set_up_rings();
+  void harvest();
+
   Vm vm_;
   MemorySlots slots_;
+  std::mutex ring_mutex_;  // rings are read by one thread at a time
   std::vector<std::unique_ptr<KvmVcpu>> vcpus_;
   std::mutex mutex_;
   std::condition_variable changed_;

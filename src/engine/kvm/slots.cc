@@ -1,5 +1,7 @@
 #include "engine/kvm/slots.h"
 
+#include <bit>
+
 #include "base/log.h"
 #include "engine/kvm/ioctl.h"
 #include "engine/kvm/kvm_api.h"
@@ -36,7 +38,58 @@ Result<void> MemorySlots::set(u32 slot, Gpa at, u64 size, std::byte* host, u32 f
               advice);
 }
 
-void MemorySlots::written(Gpa, u64) {}
+void MemorySlots::written(Gpa at, u64 length) {
+  if (!tracking_.load(std::memory_order_relaxed) || length == 0) return;
+  for (u64 page = at.value / kPageSize; page <= (at.value + length - 1) / kPageSize; ++page)
+    if (const auto number = memory_.page_number(Gpa{page * kPageSize}); number && *number / 64 < written_.size())
+      mark(*number);
+}
+
+bool MemorySlots::show(Gpa at, const std::byte* page) {
+  Lock lock{mutex_};
+  return set(next_++, at, kPageSize, const_cast<std::byte*>(page), KVM_MEM_READONLY).has_value();
+}
+
+// ---- written pages. RAM's slots are the first.
+
+Result<void> MemorySlots::track(bool on) {
+  Lock lock{mutex_};
+  u32 slot = 0;
+  for (const RamRange& range : memory_.ranges())
+    BH_TRY(
+        set(slot++, range.start, range.size, memory_.host(range.start, range.size), on ? KVM_MEM_LOG_DIRTY_PAGES : 0));
+  for (std::atomic<u64>& word : written_) word.store(0, std::memory_order_relaxed);
+  tracking_ = on;
+  return {};
+}
+
+Result<void> MemorySlots::take_log(u32 slot) {
+  const RamRange& range = memory_.ranges()[slot];
+  std::vector<u64> bitmap((range.size / kPageSize + 63) / 64);
+  kvm_dirty_log log{};
+  log.slot = slot;
+  log.dirty_bitmap = bitmap.data();
+  if (kvm_ioctl(vm_, KVM_GET_DIRTY_LOG, &log) != 0) return fail_errno("KVM does not tell which pages were written");
+  for (u64 page = 0; page < range.size / kPageSize; ++page)
+    if (bitmap[page / 64] >> page % 64 & 1) note(slot, page);
+  return {};
+}
+
+void MemorySlots::note(u32 slot, u64 page) {
+  const auto ranges = memory_.ranges();
+  if (slot < ranges.size() && page < ranges[slot].size / kPageSize) mark(ranges[slot].file_offset / kPageSize + page);
+}
+
+Result<std::vector<u64>> MemorySlots::take() {
+  Lock lock{mutex_};
+  std::vector<u64> out;
+  if (!tracking_) return out;
+  for (u32 slot = 0; !rings_ && slot < memory_.ranges().size(); ++slot) BH_TRY(take_log(slot));
+  for (u64 word = 0; word < written_.size(); ++word)
+    for (u64 rest = written_[word].exchange(0, std::memory_order_relaxed); rest != 0; rest &= rest - 1)
+      out.push_back(word * 64 + static_cast<u64>(std::countr_zero(rest)));
+  return out;
+}
 
 // Looks anew: two threads may tell of the same frame in either order.
 void MemorySlots::remapped(Gpa page) {

@@ -41,7 +41,10 @@ void install_kick_signal() {
 KvmVcpu::KvmVcpu(Vm& vm, unsigned index, UniqueFd fd, kvm_run* run)
     : vm_{vm}, index_{index}, fd_{std::move(fd)}, run_{run}, counters_{kCounters} {}
 
-KvmVcpu::~KvmVcpu() { ::munmap(run_, vm_.host.run_bytes()); }
+KvmVcpu::~KvmVcpu() {
+  if (ring_ != nullptr) ::munmap(ring_, vm_.ring_bytes);
+  ::munmap(run_, vm_.host.run_bytes());
+}
 
 Result<std::unique_ptr<KvmVcpu>> KvmVcpu::create(Vm& vm, unsigned index) {
   UniqueFd fd{kvm_ioctl(vm.fd.get(), KVM_CREATE_VCPU, static_cast<unsigned long>(index))};
@@ -65,6 +68,12 @@ Result<void> KvmVcpu::set_up() {
     cap.cap = KVM_CAP_ENFORCE_PV_FEATURE_CPUID;
     cap.args[0] = 1;
     BH_TRY(call(KVM_ENABLE_CAP, &cap, "paravirtual features by CPUID"));
+  }
+  if (vm_.ring_bytes != 0) {
+    void* const ring = ::mmap(nullptr, vm_.ring_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd_.get(),
+                              static_cast<off_t>(KVM_DIRTY_LOG_PAGE_OFFSET * kPageSize));
+    if (ring == MAP_FAILED) return fail_errno("cannot map the dirty ring of vCPU {}", index_);
+    ring_ = static_cast<kvm_dirty_gfn*>(ring);
   }
   run_->kvm_valid_regs = vm_.hypercalls == HypercallWay::kPort ? u64{KVM_SYNC_X86_REGS} : 0;
   return {};
@@ -239,6 +248,19 @@ bool KvmVcpu::deliver_direct(u8 vector) {
 }
 
 KvmVcpu::Step KvmVcpu::fail_run(int error) { return failure(fmt::format("KVM_RUN fails: {}", std::strerror(error))); }
+
+u64 KvmVcpu::take_ring(const std::function<void(u32 slot, u64 page)>& take) {
+  const u64 entries = vm_.ring_bytes / sizeof(kvm_dirty_gfn);
+  u64 taken = 0;
+  for (; taken < entries; ++taken, ++ring_next_) {
+    kvm_dirty_gfn& entry = ring_[ring_next_ % entries];
+    std::atomic_ref flags{entry.flags};
+    if (!(flags.load(std::memory_order_acquire) & KVM_DIRTY_GFN_F_DIRTY)) break;
+    take(entry.slot, entry.offset);
+    flags.store(KVM_DIRTY_GFN_F_RESET, std::memory_order_release);
+  }
+  return taken;
+}
 
 void KvmVcpu::learn_tsc_offset() {
   u64 offset = 0;

@@ -35,6 +35,8 @@ class KvmVcpu final : public Vcpu {
   // MSRs of `candidates` that this vCPU has.
   std::vector<u32> readable_msrs(std::span<const u32> candidates);
   void learn_tsc_offset();
+  // Hands over what the dirty ring holds; how many entries. One thread.
+  u64 take_ring(const std::function<void(u32 slot, u64 page)>& take);
 
  private:
   enum class Owed : u8 { kNothing, kPort, kMmio, kMsr, kXenCall, kPortCall };
@@ -73,6 +75,7 @@ class KvmVcpu final : public Vcpu {
   Result<void> set_msrs(const VcpuState& state);
   Result<void> set_msr(u32 index, u64 value);
   Result<void> set_lapic(const VcpuState& state);
+  void expect_eois(const VcpuState& state);
   Result<void> set_events(const VcpuState& state);
   Result<void> call(unsigned long request, void* argument, const char* what);
 
@@ -89,6 +92,8 @@ class KvmVcpu final : public Vcpu {
   unsigned piece_ = 0, piece_bytes_ = 0;  // of an access that comes to the machine in several exits
   bool incomplete_ = false;               // KVM has yet to complete an instruction
   bool look_halted_ = false, shut_down_ = false, failed_ = false, thread_ready_ = false;
+  kvm_dirty_gfn* ring_ = nullptr;
+  u64 ring_next_ = 0;
   std::optional<kvm_sregs> special_;
   u64 shown_tsc_ = 0;
 

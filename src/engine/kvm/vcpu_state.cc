@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "base/bits.h"
 #include "engine/kvm/ioctl.h"
 #include "engine/kvm/msr_list.h"
 #include "engine/kvm/vcpu.h"
@@ -240,11 +241,11 @@ Result<void> KvmVcpu::set_msr(u32 index, u64 value) {
 // be read-only.
 Result<void> KvmVcpu::set_msrs(const VcpuState& state) {
   std::vector<MsrValue> now;
+  const u64 shown = shown_tsc_;
   BH_TRY(get_msrs(now));
-  const u64 shown = std::exchange(shown_tsc_, msr_of(state, kMsrTsc, 0));
-  (void)shown;
   for (const MsrValue& msr : state.msrs) {
     if (msr.index == kMsrApicBase || msr.index == kMsrTscDeadline) continue;  // with the LAPIC
+    if (msr.index == kMsrTsc && msr.value == shown) continue;
     const auto same = std::ranges::find(now, msr.index, &MsrValue::index);
     if (same != now.end() && same->value == msr.value) continue;
     BH_TRY(set_msr(msr.index, msr.value));
@@ -261,9 +262,23 @@ Result<void> KvmVcpu::set_lapic(const VcpuState& state) {
     priority = static_cast<u32>(state.cr8) << 4;
     std::memcpy(&lapic.regs[kTaskPriority], &priority, 4);
   }
+  expect_eois(state);
   BH_TRY(call(KVM_SET_LAPIC, &lapic, "the LAPIC"));
   if (const u64 deadline = msr_of(state, kMsrTscDeadline, 0); deadline != 0) BH_TRY(set_msr(kMsrTscDeadline, deadline));
   return {};
+}
+
+// Level-triggered interrupts that are requested or in service came by routes that this partition need not have.
+void KvmVcpu::expect_eois(const VcpuState& state) {
+  constexpr std::size_t kInService = 0x100, kTrigger = 0x180, kRequested = 0x200;
+  const auto word = [&](std::size_t bank, unsigned vector) {
+    u32 value = 0;
+    std::memcpy(&value, &state.lapic[bank + vector / 32 * 16], 4);
+    return value;
+  };
+  for (unsigned vector = 16; vector < 256; ++vector)
+    if (bit(word(kTrigger, vector) & (word(kInService, vector) | word(kRequested, vector)), vector % 32))
+      vm_.routes.expect_eoi({0xfee00000 | u64{index_} << 12, vector | 1u << 14 | 1u << 15});
 }
 
 Result<void> KvmVcpu::set_events(const VcpuState& state) {

@@ -28,7 +28,9 @@ struct Vm {
   std::vector<u32> msrs;          // of a vCPU's state, ascending
   Routes routes{fd.get()};
 
-  std::atomic<bool> extint{false};  // the 8259's INT pin
+  u64 ring_bytes = 0;                       // of each vCPU's dirty ring; 0: there are none
+  std::function<void()> ring_full = [] {};  // on the vCPU's thread
+  std::atomic<bool> extint{false};          // the 8259's INT pin
   ExtIntSource* extint_source = nullptr;
   std::function<void(u8 vector)> eoi_handler;
   std::atomic<u64> tsc_offset{0};               // guest's TSC minus host's

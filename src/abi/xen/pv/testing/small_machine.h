@@ -34,7 +34,11 @@ class FakePartition final : public engine::Partition {
   u64 guest_tsc() const override { return 0; }
   void signal_attention(unsigned vcpu) override { attention.push_back(vcpu); }
   void set_eoi_handler(std::function<void(u8)>) override {}
+  Result<std::unique_ptr<engine::Registration>> notify_on_write(const engine::WritePlace& place, int eventfd) override {
+    return registrations_.add_write(place, eventfd);
+  }
   void send(Msi) override {}
+  engine::EmulatedRegistrations registrations_;
 
   std::vector<unsigned> attention;
   std::vector<u64> stopped_writes;
