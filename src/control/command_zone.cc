@@ -28,9 +28,9 @@ Result<ZoneEnd> choose_and_work(const Common& common, Report& report, const Work
   report.requested_backend = engine::backend_name(common.request.backend);
   report.requested_engine = common.request.engine ? engine::engine_name(*common.request.engine) : "auto";
   BH_ASSIGN(const engine::EngineChoice choice, engine::choose(common.request, engine::probe_host()));
-  if (choice.backend == engine::VirtBackend::kPv && common.abi == machine::Abi::kNone)
-    return fail("--abi none does not go with virt backend pv, which is Xen's ABI ({}); use -V pvh, or leave --abi out",
-                choice.reason);
+  if (choice.backend == engine::VirtBackend::kPv && common.abi != machine::Abi::kXen)
+    return fail("--abi {} does not go with virt backend pv, which is Xen's ABI ({}); use -V pvh, or leave --abi out",
+                common.abi == machine::Abi::kKvm ? "kvm" : "none", choice.reason);
   report.backend = engine::backend_name(choice.backend);
   report.engine = engine::engine_name(choice.engine);
   report.reason = choice.reason;

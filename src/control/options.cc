@@ -27,7 +27,8 @@ struct Raw {
 void add_common(CLI::App& app, Raw& raw) {
   app.add_option("-V,--virt-backend", raw.backend, "auto, pv, pvh or hvm")->capture_default_str();
   app.add_option("--engine", raw.engine, "auto, kvm, mshv, xen or dbt")->capture_default_str();
-  app.add_option("--abi", raw.abi, "what the guest is told of a hypervisor: xen, or none (plain PVH)")
+  app.add_option("--abi", raw.abi,
+                 "what the guest is told of a hypervisor: xen, kvm (on the engine kvm), or none (plain PVH)")
       ->capture_default_str();
   app.add_option("-c,--cpus", raw.machine.vcpus, "vCPUs")->capture_default_str();
   app.add_option("-m,--memory", raw.memory, "memory, in MiB or with a unit: 512, 512M, 2G")->capture_default_str();
@@ -127,10 +128,13 @@ Result<void> judge_request(Raw& raw) {
 }
 
 Result<void> judge_abi(Raw& raw) {
-  if (raw.abi != "xen" && raw.abi != "none") return fail("--abi {}: it must be xen or none", raw.abi);
-  raw.common.abi = raw.machine.abi = raw.abi == "xen" ? machine::Abi::kXen : machine::Abi::kNone;
-  if (raw.common.abi == machine::Abi::kNone && raw.common.request.backend == engine::VirtBackend::kPv)
-    return fail("--abi none does not go with -V pv, which is Xen's ABI; use -V pvh, or leave --abi out");
+  if (raw.abi != "xen" && raw.abi != "none" && raw.abi != "kvm")
+    return fail("--abi {}: it must be xen, kvm or none", raw.abi);
+  raw.common.abi = raw.machine.abi = raw.abi == "xen"   ? machine::Abi::kXen
+                                     : raw.abi == "kvm" ? machine::Abi::kKvm
+                                                        : machine::Abi::kNone;
+  if (raw.common.abi != machine::Abi::kXen && raw.common.request.backend == engine::VirtBackend::kPv)
+    return fail("--abi {} does not go with -V pv, which is Xen's ABI; use -V pvh, or leave --abi out", raw.abi);
   return {};
 }
 

@@ -66,7 +66,9 @@ TEST(Options, Abi) {
   const auto plain = parse<BootCommand>({"boot", "--kernel", "k", "-V", "pvh", "--abi", "none"});
   EXPECT_EQ(plain.spec.machine.abi, machine::Abi::kNone);
   EXPECT_EQ(plain.common.abi, machine::Abi::kNone);
-  EXPECT_TRUE(error({"boot", "--kernel", "k", "--abi", "kvm"}).contains("--abi kvm: it must be xen or none"));
+  EXPECT_EQ(parse<BootCommand>({"boot", "--kernel", "k", "--abi", "kvm"}).common.abi, machine::Abi::kKvm);
+  EXPECT_TRUE(error({"boot", "--kernel", "k", "--abi", "vmw"}).contains("--abi vmw: it must be xen, kvm or none"));
+  EXPECT_TRUE(error({"run", "-V", "pv", "--abi", "kvm", "--", "true"}).contains("--abi kvm does not go with -V pv"));
   EXPECT_TRUE(error({"run", "-V", "pv", "--abi", "none", "--", "true"}).contains("does not go with -V pv"));
 }
 

@@ -31,7 +31,7 @@ struct MachineConfig {
 };
 
 // What the guest is told of a hypervisor, by CPUID, MSR and hypercall. kNone: nothing, as on a PC.
-enum class Abi : u8 { kXen, kNone };
+enum class Abi : u8 { kXen, kNone, kKvm };
 
 // Why the machine stopped running.
 struct Outcome {

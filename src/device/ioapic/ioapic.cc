@@ -45,6 +45,7 @@ void IoApic::reset() {
   select_ = 0;
   id_ = 0;
   entries_.fill(kMasked);
+  for (unsigned pin = 0; pin < kPins; ++pin) tell(pin);
 }
 
 void IoApic::set_line(unsigned pin, bool asserted) {
@@ -68,6 +69,20 @@ void IoApic::send(unsigned pin) {
   if (!sends(delivery_of(entries_[pin]))) return;
   sent_.add();
   sink_.send(message_of(entries_[pin]));
+}
+
+void IoApic::watch(unsigned pin, std::function<void(const std::optional<Msi>&)> told) {
+  Lock lock{mutex_};
+  watchers_[pin] = std::move(told);
+  tell(pin);
+}
+
+void IoApic::tell(unsigned pin) {
+  if (!watchers_[pin]) return;
+  const u64 entry = entries_[pin];
+  std::optional<Msi> message;
+  if (!(entry & (kMasked | kLevel)) && sends(delivery_of(entry))) message = message_of(entry);
+  watchers_[pin](message);
 }
 
 void IoApic::eoi(u8 vector) {
@@ -126,6 +141,7 @@ void IoApic::write_register(u32 value) {
   if (index % 2 == 0) return write_entry_low(index / 2, value);
   u64& entry = entries_[index / 2];
   entry = (entry & ~u32{0}) | u64{value & kHighBits} << 32;
+  tell(index / 2);
 }
 
 void IoApic::write_entry_low(unsigned pin, u32 value) {
@@ -133,6 +149,7 @@ void IoApic::write_entry_low(unsigned pin, u32 value) {
   entry = (entry & ~u64{kLowBits & ~kReadOnly}) | (value & kLowBits & ~kReadOnly);
   // Edge entries have no remote IRR; kernels that know no EOI register clear it by a visit to edge mode.
   if (!is_level(entry)) entry &= ~u64{kRemoteIrr};
+  tell(pin);
   send_if_level(pin);
 }
 

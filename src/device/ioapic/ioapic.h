@@ -9,6 +9,8 @@
 // held.
 #pragma once
 #include <array>
+#include <functional>
+#include <optional>
 
 #include "base/sync.h"
 #include "bus/io.h"
@@ -31,6 +33,10 @@ class IoApic final : public IoDevice {
   IrqLine& line(Gsi gsi) { return lines_[gsi.value]; }  // 0..23
   void eoi(u8 vector);                                  // a local APIC ended a level-triggered interrupt of this vector
   void reset();                                         // all masked; lines keep their levels
+  // Tells, now and whenever it changes, what an edge of this pin sends: nothing while it is masked, level-triggered or
+  // of a kind that sends nothing. Whoever is told may send that message instead of driving the line. Called under our
+  // lock. Before the vCPUs run.
+  void watch(unsigned pin, std::function<void(const std::optional<Msi>&)> told);
 
   // Messages sent so far; any thread.
   u64 sent() const { return sent_.value(); }
@@ -50,6 +56,7 @@ class IoApic final : public IoDevice {
   void write_entry_low(unsigned pin, u32 value) BH_REQUIRES(mutex_);
   void send_if_level(unsigned pin) BH_REQUIRES(mutex_);
   void send(unsigned pin) BH_REQUIRES(mutex_);
+  void tell(unsigned pin) BH_REQUIRES(mutex_);
 
   MsiSink& sink_;
   std::array<Line, kPins> lines_;
@@ -60,6 +67,7 @@ class IoApic final : public IoDevice {
   u32 id_ BH_GUARDED_BY(mutex_) = 0;
   u32 asserted_ BH_GUARDED_BY(mutex_) = 0;  // a bit per pin
   std::array<u64, kPins> entries_ BH_GUARDED_BY(mutex_);
+  std::array<std::function<void(const std::optional<Msi>&)>, kPins> watchers_ BH_GUARDED_BY(mutex_);
 };
 
 }  // namespace bulkhead::device

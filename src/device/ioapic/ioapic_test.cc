@@ -209,5 +209,25 @@ TEST_F(IoApicTest, LinesMayBeDrivenFromManyThreads) {
   EXPECT_EQ(messages.sent.size(), 9000u);
 }
 
+TEST_F(IoApicTest, WatchersHearWhatAnEdgeSends) {
+  std::vector<std::optional<Msi>> told;
+  device.watch(17, [&](const std::optional<Msi>& message) { told.push_back(message); });
+  ASSERT_EQ(told.size(), 1u);
+  EXPECT_FALSE(told.back());  // masked
+  set_entry(17, 0x51, 1u << 24);
+  ASSERT_TRUE(told.back());
+  EXPECT_EQ(told.back()->address, 0xfee01000u);
+  EXPECT_EQ(told.back()->data, 0x51u);
+  set_entry(17, 0x51 | kLevel);
+  EXPECT_FALSE(told.back());
+  set_entry(17, 0x51 | kMasked);
+  EXPECT_FALSE(told.back());
+  set_entry(17, 0x51 | 2u << 8);  // SMI
+  EXPECT_FALSE(told.back());
+  const auto times = told.size();
+  set_entry(18, 0x52);
+  EXPECT_EQ(told.size(), times);
+}
+
 }  // namespace
 }  // namespace bulkhead::device

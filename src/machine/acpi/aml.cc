@@ -158,9 +158,9 @@ Bytes memory32(u32 base, u32 length) {
   return out;
 }
 
-Bytes interrupt_level_high(u32 gsi) {
-  constexpr u8 kExtendedInterrupt = 0x89, kConsumer = 1;  // mode 0: level, polarity 0: active high, not shared
-  Bytes out{kExtendedInterrupt, 6, 0, kConsumer, 1};
+Bytes interrupt_high(u32 gsi, bool edge) {
+  constexpr u8 kExtendedInterrupt = 0x89, kConsumer = 1, kEdge = 2;  // polarity 0: active high, not shared
+  Bytes out{kExtendedInterrupt, 6, 0, static_cast<u8>(kConsumer | (edge ? kEdge : 0)), 1};
   append_little(out, gsi, 4);
   return out;
 }

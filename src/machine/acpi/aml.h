@@ -29,7 +29,7 @@ Bytes device(std::string_view path, const Bytes& body);
 Bytes io(u16 port, u8 length);
 Bytes irq(u8 number);  // ISA: edge, active high
 Bytes memory32(u32 base, u32 length);
-Bytes interrupt_level_high(u32 gsi);
+Bytes interrupt_high(u32 gsi, bool edge);
 Bytes resources(std::initializer_list<Bytes> descriptors);
 
 }  // namespace bulkhead::machine::aml

@@ -15,7 +15,7 @@ aml::Bytes virtio_device(unsigned number, const VirtioMmioWindow& window) {
       aml::concat({aml::name("_HID", aml::string("LNRO0005")), aml::name("_UID", aml::integer(number)),
                    aml::name("_CCA", aml::integer(1)),  // DMA is coherent
                    aml::resources({aml::memory32(static_cast<u32>(window.base.value), static_cast<u32>(window.size)),
-                                   aml::interrupt_level_high(window.gsi.value)})}));
+                                   aml::interrupt_high(window.gsi.value, window.edge)})}));
 }
 
 aml::Bytes isa_device(std::string_view path, std::string_view id, u16 port, u8 ports, u8 irq) {

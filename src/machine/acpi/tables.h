@@ -11,6 +11,7 @@ struct VirtioMmioWindow {
   Gpa base;  // below 4 GiB
   u64 size = 0;
   Gsi gsi;
+  bool edge = false;  // of the interrupt; otherwise a level
 };
 
 struct AcpiConfig {

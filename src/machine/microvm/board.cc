@@ -16,7 +16,8 @@ using Kind = Outcome::Kind;
 
 Board::Board(const MicrovmConfig& config, engine::Partition& partition, const GuestMemory& memory, TimerService& timers,
              Finish finish)
-    : memory_{memory},
+    : partition_{partition},
+      memory_{memory},
       finish_{std::move(finish)},
       interrupts_{partition},
       pit_{timers, interrupts_.isa(layout::kPitIrq)},
@@ -34,6 +35,7 @@ Result<std::unique_ptr<Board>> Board::create(const MicrovmConfig& config, engine
   std::unique_ptr<Board> board{new Board{config, partition, memory, timers, std::move(finish)}};
   BH_TRY(board->attach_legacy(config));
   BH_TRY(board->add_virtio_devices(config));
+  if (board->event_loop_ != nullptr) board->event_loop_->start();
   return board;
 }
 
@@ -82,15 +84,31 @@ Result<void> Board::add_virtio(std::unique_ptr<device::virtio::VirtioDevice> dev
     return fail("the machine microvm has room for {} virtio devices in all: use fewer disks",
                 layout::kVirtioGsis.size());
   const VirtioMmioWindow window = layout::virtio_window(number);
+  BH_ASSIGN(VirtioLink* const link, this->link(window));
   virtio_devices_.push_back(std::move(device));
-  virtio_transports_.push_back(
-      std::make_unique<device::virtio::VirtioMmio>(*virtio_devices_.back(), memory_, interrupts_.gsi(window.gsi)));
-  return mmio_.attach(window.base.value, window.size, *virtio_transports_.back());
+  virtio_transports_.push_back(std::make_unique<device::virtio::VirtioMmio>(
+      *virtio_devices_.back(), memory_, link != nullptr ? link->line() : interrupts_.gsi(window.gsi)));
+  device::virtio::VirtioMmio& transport = *virtio_transports_.back();
+  if (link == nullptr) return mmio_.attach(window.base.value, window.size, transport);
+  BH_TRY(link->connect(transport, *event_loop_));
+  return mmio_.attach(window.base.value, window.size, transport, link->lock());
+}
+
+Result<VirtioLink*> Board::link(const VirtioMmioWindow& window) {
+  BH_ASSIGN(auto link, VirtioLink::create(partition_, interrupts_.ioapic(), window));
+  virtio_links_.push_back(std::move(link));
+  if (virtio_links_.back() != nullptr && event_loop_ == nullptr) {
+    BH_ASSIGN(event_loop_, EventLoop::create());
+  }
+  return virtio_links_.back().get();
 }
 
 std::vector<VirtioMmioWindow> Board::virtio_windows() const {
   std::vector<VirtioMmioWindow> windows;
-  for (unsigned i = 0; i < virtio_devices_.size(); ++i) windows.push_back(layout::virtio_window(i));
+  for (unsigned i = 0; i < virtio_devices_.size(); ++i) {
+    windows.push_back(layout::virtio_window(i));
+    windows.back().edge = virtio_links_[i] != nullptr;
+  }
   return windows;
 }
 

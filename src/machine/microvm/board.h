@@ -20,6 +20,7 @@
 #include "machine/microvm/interrupts.h"
 #include "machine/microvm/layout.h"
 #include "machine/microvm/microvm.h"
+#include "machine/microvm/virtio_link.h"
 #include "memory/guest_memory.h"
 
 namespace bulkhead::machine {
@@ -55,8 +56,10 @@ class Board {
         Finish finish);
   Result<void> attach_legacy(const MicrovmConfig& config);
   Result<void> add_virtio_devices(const MicrovmConfig& config);
+  Result<VirtioLink*> link(const VirtioMmioWindow& window);
   Result<void> add_virtio(std::unique_ptr<device::virtio::VirtioDevice> device);
 
+  engine::Partition& partition_;
   const GuestMemory& memory_;
   const Finish finish_;
   Interrupts interrupts_;
@@ -73,7 +76,9 @@ class Board {
   std::unique_ptr<device::ConsoleCore> console_core_;
   // A transport resets its device when it goes, so the devices come first.
   std::vector<std::unique_ptr<device::virtio::VirtioDevice>> virtio_devices_;
+  std::vector<std::unique_ptr<VirtioLink>> virtio_links_;
   std::vector<std::unique_ptr<device::virtio::VirtioMmio>> virtio_transports_;
+  std::unique_ptr<EventLoop> event_loop_;  // where there are links
   // One lock for all of a device's ranges.
   Mutex pic_lock_, pit_lock_, power_lock_;
   Bus ports_, mmio_;

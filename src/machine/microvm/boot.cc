@@ -4,6 +4,7 @@
 #include "abi/linux/linux_boot.h"
 #include "abi/multiboot/multiboot.h"
 #include "abi/pvh/pvh.h"
+#include "abi/xen/hypercall_sites.h"
 #include "engine/cpu_model.h"
 #include "machine/microvm/layout.h"
 #include "spec/e820.h"
@@ -94,11 +95,19 @@ Result<void> load_others(const MicrovmConfig& config, const abi::Kernel& kernel,
   BH_ASSIGN(info.initrd, abi::load_high("initrd", config.initrd_path, memory, kernel, kernel.initrd_limit()));
   return {};
 }
+// The kernel's own instructions, where the engine does not see them.
+void replace_hypercalls(const abi::Kernel& kernel, std::span<const u8> hypercall, const GuestMemory& memory) {
+  const u64 size = kernel.loaded.end() - kernel.loaded.start;
+  if (std::byte* const image = memory.host(kernel.loaded.start, size))
+    (void)abi::xen::replace_hypercalls({image, size}, hypercall);
+}
 }  // namespace
 
 Result<std::string> prepare_boot(const MicrovmConfig& config, const std::vector<VirtioMmioWindow>& virtio,
-                                 const GuestMemory& memory, engine::VcpuState& state) {
+                                 const GuestMemory& memory, std::span<const u8> hypercall, engine::VcpuState& state) {
   BH_ASSIGN(const abi::Kernel kernel, abi::load_kernel(config.kernel_path, memory, wanted(config.protocol)));
+  if (config.abi == Abi::kXen && !abi::xen::is_common_hypercall(hypercall))
+    replace_hypercalls(kernel, hypercall, memory);
   abi::BootInfo info;
   info.memory_map = memory_map(config, memory);
   info.command_line = command_line(config, kernel);

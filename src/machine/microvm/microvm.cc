@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "abi/kvm/kvm_leaves.h"
 #include "abi/xen/pvh_interface.h"
 #include "base/bits.h"
 #include "base/timer_service.h"
@@ -45,6 +46,10 @@ class MicrovmMachine final : public Microvm {
     if (config.abi == Abi::kXen) {
       partition_config.abi = engine::ParavirtAbi::kXen;
       partition_config.cpu_model = abi::xen::with_xen_leaves(std::move(partition_config.cpu_model), XenAbi::kDomid);
+    }
+    if (config.abi == Abi::kKvm) {
+      partition_config.abi = engine::ParavirtAbi::kKvm;
+      partition_config.cpu_model = abi::kvm::with_kvm_leaves(std::move(partition_config.cpu_model));
     }
     partition_config.options = config.engine_options;
     BH_ASSIGN(partition_, engine.create(partition_config, memory_));
@@ -99,7 +104,8 @@ class MicrovmMachine final : public Microvm {
 
   Result<void> boot(const MicrovmConfig& config) {
     engine::VcpuState state = partition_->vcpu(0).state();
-    BH_ASSIGN(description_, prepare_boot(config, board_->virtio_windows(), memory_, state));
+    BH_ASSIGN(description_,
+              prepare_boot(config, board_->virtio_windows(), memory_, partition_->hypercall_code(), state));
     return partition_->vcpu(0).set_state(state);
   }
 

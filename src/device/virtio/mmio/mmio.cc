@@ -21,6 +21,22 @@ void set_high(Gpa& address, u32 value) { address.value = (address.value & 0xffff
 VirtioMmio::VirtioMmio(VirtioDevice& device, const GuestMemory& memory, IrqLine& irq, TransportFeatures transport)
     : irq_{irq}, session_{device, memory, *this, transport} {}
 
+void VirtioMmio::set_page(std::byte* page, std::function<void()> changed) {
+  page_ = page;
+  changed_ = std::move(changed);
+  refresh_page();
+}
+
+void VirtioMmio::refresh_page() {
+  for (u64 offset = 0; offset < kRegConfig; offset += 4) {
+    const u32 value = read_register(offset);
+    std::memcpy(page_ + offset, &value, sizeof value);
+  }
+  std::array<std::byte, kWindowBytes - kRegConfig> config{};
+  session_.device().read_config(0, config);
+  std::memcpy(page_ + kRegConfig, config.data(), config.size());
+}
+
 IoReply VirtioMmio::refuse() {
   session_.count_refused();
   return IoReply::ignored();
@@ -40,10 +56,12 @@ IoReply VirtioMmio::read(u64 offset, AccessSize size) {
 IoReply VirtioMmio::write(u64 offset, u64 value, AccessSize size) {
   if (offset >= kRegConfig) {
     session_.device().write_config(offset - kRegConfig, std::as_bytes(std::span{&value, 1}).first(bytes_of(size)));
-    return IoReply::done();
+  } else if (size != AccessSize::k4 || !is_aligned(offset, 4)) {
+    return refuse();
+  } else {
+    write_register(offset, static_cast<u32>(value));
   }
-  if (size != AccessSize::k4 || !is_aligned(offset, 4)) return refuse();
-  write_register(offset, static_cast<u32>(value));
+  if (page_ != nullptr && offset != kRegQueueNotify) refresh_page();
   return IoReply::done();
 }
 
@@ -71,7 +89,7 @@ u32 VirtioMmio::read_register(u64 offset) {
       return queue_register(offset);
     case kRegInterruptStatus: {
       const Lock lock{interrupt_mutex_};
-      return causes_;
+      return causes_ | (page_ != nullptr ? kInterruptUsed : 0);
     }
     case kRegStatus:
       return session_.status();
@@ -161,6 +179,10 @@ void VirtioMmio::write_register(u64 offset, u32 value) {
 
 void VirtioMmio::raise(u32 causes) {
   const Lock lock{interrupt_mutex_};
+  if (page_ != nullptr) {
+    causes_ |= causes & ~kInterruptUsed;
+    return causes_ == 0 ? irq_.pulse() : changed_();
+  }
   const bool was_quiet = causes_ == 0;
   causes_ |= causes;
   if (was_quiet) irq_.set(true);
@@ -168,7 +190,7 @@ void VirtioMmio::raise(u32 causes) {
 
 void VirtioMmio::acknowledge(u32 causes) {
   const Lock lock{interrupt_mutex_};
-  const bool was_raised = causes_ != 0;
+  const bool was_raised = causes_ != 0 && page_ == nullptr;
   causes_ &= ~causes;
   if (was_raised && causes_ == 0) irq_.set(false);
 }

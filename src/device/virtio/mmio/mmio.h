@@ -3,6 +3,8 @@
 // there. Threads: registers from vCPU threads under the bus lock; interrupts from any thread. Writing 0 to Status waits
 // for the request that is being worked on, so it may take as long as one disk access; nothing else waits for I/O.
 #pragma once
+#include <functional>
+
 #include "base/sync.h"
 #include "bus/io.h"
 #include "device/virtio/mmio/session.h"
@@ -24,6 +26,14 @@ class VirtioMmio final : public IoDevice, private InterruptSink {
 
   const Session& session() const { return session_; }
 
+  // ---- registers that a guest reads from memory, where a machine can show them so. The interrupt is an edge then, and
+  // InterruptStatus always has "used buffer" set: a driver looks into its queues at each interrupt, and need not be
+  // waited for; a write of just that bit to InterruptAck means nothing and need not come here. All under the bus's
+  // lock. From now on `page` shows the registers. `changed` is called (any thread) when the device has changed what
+  // they show: somebody shall call refresh_page() soon, with the bus's lock, and then drive the line.
+  void set_page(std::byte* page, std::function<void()> changed);
+  void refresh_page();
+
  private:
   void raise(u32 causes) override;
   void acknowledge(u32 causes);
@@ -34,6 +44,8 @@ class VirtioMmio final : public IoDevice, private InterruptSink {
   IoReply refuse();
 
   IrqLine& irq_;
+  std::byte* page_ = nullptr;
+  std::function<void()> changed_;
   Mutex interrupt_mutex_;  // keeps causes and line in step between raise() and acknowledge()
   u32 causes_ BH_GUARDED_BY(interrupt_mutex_) = 0;
   u32 device_features_select_ = 0, driver_features_select_ = 0, queue_select_ = 0;

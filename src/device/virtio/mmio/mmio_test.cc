@@ -241,5 +241,58 @@ TEST(MmioHostEntropy, WholeRngGivesRandomBytes) {
   EXPECT_NE(guest.get(at, 64), std::string(64, '\0'));
 }
 
+// Registers that are shown in a page.
+class ShownTest : public MmioTest {
+ protected:
+  ShownTest() {
+    mmio_.set_page(page_.data(), [this] { ++changes_; });
+  }
+  u32 shown(u64 offset) const {
+    u32 value = 0;
+    std::memcpy(&value, page_.data() + offset, sizeof value);
+    return value;
+  }
+  alignas(kPageSize) std::array<std::byte, kPageSize> page_{};
+  int changes_ = 0;
+};
+
+TEST_F(ShownTest, PageFollowsTheRegisters) {
+  EXPECT_EQ(shown(kRegMagic), kMagic);
+  EXPECT_EQ(shown(kRegDeviceId), 42u);
+  EXPECT_EQ(shown(kRegQueueSizeMax), 64u);
+  EXPECT_EQ(shown(kRegConfig), 0x04030201u);
+  guest_.write(kRegQueueSel, 1);
+  EXPECT_EQ(shown(kRegQueueSizeMax), 16u);
+  guest_.write(kRegStatus, 1);
+  EXPECT_EQ(shown(kRegStatus), 1u);
+}
+
+TEST_F(ShownTest, UsedBuffersAreAnEdgeAndNothingToAcknowledge) {
+  EXPECT_EQ(shown(kRegInterruptStatus), kInterruptUsed);
+  device_.host->interrupt_used();
+  device_.host->interrupt_used();
+  EXPECT_EQ(irq_.raised(), 2u);
+  EXPECT_FALSE(irq_.level());
+  EXPECT_EQ(changes_, 0);
+  guest_.write(kRegInterruptAck, kInterruptUsed);
+  EXPECT_EQ(shown(kRegInterruptStatus), kInterruptUsed);
+}
+
+TEST_F(ShownTest, AChangedConfigurationIsShownBeforeItIsTold) {
+  guest_.write(kRegStatus, kStatusAcknowledge | kStatusDriver);
+  guest_.write(kRegDriverFeaturesSel, 1);
+  guest_.write(kRegDriverFeatures, static_cast<u32>(kFeatureVersion1 >> 32));
+  guest_.write(kRegStatus, kStatusAcknowledge | kStatusDriver | kStatusFeaturesOk);
+  guest_.write(kRegStatus, kStatusAcknowledge | kStatusDriver | kStatusFeaturesOk | kStatusDriverOk);
+  device_.host->config_changed();
+  EXPECT_EQ(changes_, 1);
+  EXPECT_EQ(irq_.raised(), 0u);  // whoever refreshes drives the line then
+  mmio_.refresh_page();
+  EXPECT_EQ(shown(kRegInterruptStatus), kInterruptUsed | kInterruptConfig);
+  EXPECT_EQ(shown(kRegConfigGeneration), mmio_.session().config_generation());
+  guest_.write(kRegInterruptAck, kInterruptUsed | kInterruptConfig);
+  EXPECT_EQ(shown(kRegInterruptStatus), kInterruptUsed);
+}
+
 }  // namespace
 }  // namespace bulkhead::device::virtio
