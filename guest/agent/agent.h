@@ -50,8 +50,8 @@ class Port {
 Port* open_port(const char* name);
 // xen_port.cc: nullptr where the monitor does not listen, or modules are missing.
 Port* open_xen_port();
-// Waits until `path` exists, at most `milliseconds`.
-bool wait_for_path(const char* path, int milliseconds);
+// Waits until the disk at `path` can be opened, at most `milliseconds`.
+bool wait_for_disk(const char* path, int milliseconds);
 
 // command.cc
 struct Command {

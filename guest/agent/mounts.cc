@@ -43,7 +43,7 @@ bool mount_root(Failure& failure) {
   char disk[16];
   if (command_line_value("bulkhead.disk", disk, sizeof disk))
     snprintf(g_root_disk, sizeof g_root_disk, "/dev/%s", disk);
-  if (!wait_for_path(g_root_disk, kDiskTimeoutMs))
+  if (!wait_for_disk(g_root_disk, kDiskTimeoutMs))
     return failed_plainly(failure, "no root disk %s appeared", g_root_disk);
   mkdir("/zone", 0755);
   if (strcmp(mode, "writable") != 0) return mount_overlay(type, failure);
@@ -99,7 +99,7 @@ void name_disks() {
     snprintf(disk, sizeof disk, "%s", g_root_disk);
     disk[strlen(disk) - 1] = static_cast<char>('a' + i);
     snprintf(name, sizeof name, "/dev/bulkhead/disk%d", i);
-    if (wait_for_path(disk, kDiskTimeoutMs)) (void)!symlink(disk, name);
+    if (wait_for_disk(disk, kDiskTimeoutMs)) (void)!symlink(disk, name);
   }
 }
 

@@ -83,13 +83,17 @@ Port* open_port(const char* name) {
   return nullptr;
 }
 
-bool wait_for_path(const char* path, int milliseconds) {
+// The file is there a little before the disk can be opened.
+bool wait_for_disk(const char* path, int milliseconds) {
   const long deadline = now_ms() + milliseconds;
-  while (access(path, F_OK) != 0) {
+  for (;;) {
+    if (const int fd = open(path, O_RDONLY | O_CLOEXEC); fd >= 0) {
+      close(fd);
+      return true;
+    }
     if (now_ms() >= deadline) return false;
     sleep_a_millisecond();
   }
-  return true;
 }
 
 }  // namespace bulkhead::agent
