@@ -206,6 +206,7 @@ Result<u64> parse_memory(const std::string& text) {
 }
 
 Result<Command> parse_command_line(const std::vector<std::string>& arguments) {
+  if (!arguments.empty() && arguments[0] == "disk") return DiskCommand{{arguments.begin() + 1, arguments.end()}};
   // What is behind -- belongs to the zone and is none of our parser's business.
   const auto dashes = std::ranges::find(arguments, "--");
   std::vector<std::string> ours{arguments.begin(), dashes};
@@ -218,6 +219,7 @@ Result<Command> parse_command_line(const std::vector<std::string>& arguments) {
   app.set_version_flag("--version", kVersion);
   CLI::App* const run = app.add_subcommand("run", "run a command in a zone of its own");
   CLI::App* const boot = app.add_subcommand("boot", "boot a bare kernel, its console on stdin and stdout");
+  app.add_subcommand("disk", "make, examine, check, copy and change disk images: `bulkhead disk --help`");
   CLI::App* const host = app.add_subcommand("host", "which engines this host has, and what auto means here");
   CLI::App* const kernel = app.add_subcommand("kernel", "guest kernels");
   kernel->require_subcommand(0, 1);

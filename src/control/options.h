@@ -46,11 +46,15 @@ struct ZoneAskCommand {
   std::string name;
   zone::Request request;
 };
+// `bulkhead disk`, not judged yet: its own parser does that (command_disk.cc).
+struct DiskCommand {
+  std::vector<std::string> arguments;
+};
 struct HelpCommand {
   std::string text;
 };
 using Command = std::variant<RunCommand, BootCommand, HostCommand, KernelFetchCommand, KernelListCommand,
-                             ZoneListCommand, ZoneAskCommand, HelpCommand>;
+                             ZoneListCommand, ZoneAskCommand, DiskCommand, HelpCommand>;
 
 // `arguments` without the program's name. Errors: one line that names the argument.
 Result<Command> parse_command_line(const std::vector<std::string>& arguments);

@@ -24,6 +24,7 @@ int dispatch(const Command& command, Surroundings& around) {
                                [&](const KernelListCommand& one) { return kernel_list_command(one); },
                                [&](const ZoneListCommand& one) { return zone_list_command(one); },
                                [&](const ZoneAskCommand& one) { return zone_ask_command(one, around); },
+                               [&](const DiskCommand& one) { return disk_command(one, around); },
                                [&](const HelpCommand& one) {
                                  print(one.text);
                                  return 0;

@@ -20,15 +20,15 @@ struct FileId {
 
 struct OpenRequest {
   std::string path;
-  std::string format;  // "raw", "qcow2", ...; empty: by the file's first bytes, which is for images that no guest has
+  std::string format{};  // "raw", "qcow2", ...; empty: by the file's first bytes, which is for images that no guest has
                        // written to as raw disks
   DiskAccess access = DiskAccess::kReadOnly;
   bool direct = false;
   bool discard = true;      // what a guest discards is given back to the host
   bool no_backing = false;  // the image alone; what it does not hold reads as zeroes
   FileLock lock = FileLock::kAsUsed;
-  std::map<std::string, std::string> options;  // a format's own, by its names: keys and so on
-  std::vector<FileId> ancestors;               // the images above in the chain; filled in by Opener
+  std::map<std::string, std::string> options{};  // a format's own, by its names: keys and so on
+  std::vector<FileId> ancestors{};               // the images above in the chain; filled in by Opener
 };
 
 class Opener;
