@@ -165,6 +165,7 @@ KvmVcpu::Step KvmVcpu::enter() {
   entries_.fetch_add(1, std::memory_order_relaxed);
   counters_[kEntries].add();
   incomplete_ = false;
+  if (result == 0 || run_->immediate_exit == 0 || run_->ready_for_interrupt_injection) given_.reset();
   if (result < 0 && (error == EINTR || error == EAGAIN)) return interrupted(kicked);
   if (kicked) kicked_.store(true, std::memory_order_relaxed);  // after this exit
   if (result < 0) return fail_run(error);
@@ -207,6 +208,7 @@ void KvmVcpu::offer_extint() {
   if (!vector) return;
   kvm_interrupt interrupt{*vector};
   (void)kvm_ioctl(fd_.get(), KVM_INTERRUPT, &interrupt);
+  given_ = vector;
   counters_[kEvents].add();
   run_->ready_for_interrupt_injection = 0;
   if (vm_.extint.load(std::memory_order_seq_cst)) run_->request_interrupt_window = 1;

@@ -96,6 +96,7 @@ class KvmVcpu final : public Vcpu {
   u64 ring_next_ = 0;
   std::optional<kvm_sregs> special_;
   u64 shown_tsc_ = 0;
+  std::optional<u8> given_;  // the 8259's vector that KVM has and the vCPU may not: KVM shows it to nobody
 
   std::atomic<bool> kicked_{false}, check_halt_{false}, direct_waits_{false};
   std::atomic<int> direct_{-1};

@@ -124,6 +124,7 @@ Result<void> KvmVcpu::get_all(VcpuState& out) {
   events_from_kvm(events, out);
   if (const int direct = direct_.load(); direct >= 0 && !out.pending_interrupt && (out.rflags & 1u << 9))
     out.pending_interrupt = static_cast<u8>(direct);
+  if (given_ && !out.pending_interrupt) out.pending_interrupt = given_;
   out.mp_state = from_kvm(mp.mp_state);
   return get_msrs(out.msrs);
 }
@@ -178,6 +179,7 @@ Result<void> KvmVcpu::set_state(const VcpuState& state) {
   special_.reset();
   shut_down_ = false;
   direct_.store(-1);
+  given_.reset();
   BH_TRY(set_special_registers(state));
   BH_TRY(set_registers(state));
   BH_TRY(set_vector_state(state));
