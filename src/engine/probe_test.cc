@@ -52,8 +52,7 @@ TEST(ProbeHost, PermissionDeniedIsSaidWithWhatToDo) {
   ASSERT_TRUE(!root || ::seteuid(0) == 0);
   for (const E kind : {E::kKvm, E::kMshv}) {
     EXPECT_FALSE(engines.of(kind).usable);
-    EXPECT_TRUE(engines.of(kind).reason.contains("does not open: Permission denied ("))
-        << engines.of(kind).reason;
+    EXPECT_TRUE(engines.of(kind).reason.contains("does not open: Permission denied (")) << engines.of(kind).reason;
   }
 }
 

@@ -30,7 +30,8 @@ class WriteObserver {
  public:
   virtual ~WriteObserver() = default;
   virtual void written(Gpa at, u64 length) = 0;  // after the bytes are there; any thread; must not block for long
-  // An extra page came to the frame of `page`, outside of RAM, or has left it: GuestMemory::extra_at() tells. Any thread.
+  // An extra page came to the frame of `page`, outside of RAM, or has left it: GuestMemory::extra_at() tells. Any
+  // thread.
   virtual void remapped(Gpa page) { (void)page; }
 };
 

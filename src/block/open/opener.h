@@ -21,7 +21,7 @@ struct FileId {
 struct OpenRequest {
   std::string path;
   std::string format{};  // "raw", "qcow2", ...; empty: by the file's first bytes, which is for images that no guest has
-                       // written to as raw disks
+                         // written to as raw disks
   DiskAccess access = DiskAccess::kReadOnly;
   bool direct = false;
   bool discard = true;      // what a guest discards is given back to the host

@@ -35,7 +35,8 @@ struct TestGuest {
                        kUserCode32 = 0x23, kTssSelector = 0x40, kTss2Selector = 0x50, kFree = 0x60;
 
   explicit TestGuest(bool amd = false, unsigned vcpus = 1)
-      : memory{*GuestMemory::create({{Gpa{0}, kRam, 0}})}, shared{{.vcpus = vcpus, .cpu_model = test_model(amd), .options = {}}, memory} {
+      : memory{*GuestMemory::create({{Gpa{0}, kRam, 0}})},
+        shared{{.vcpus = vcpus, .cpu_model = test_model(amd), .options = {}}, memory} {
     for (unsigned i = 0; i < vcpus; ++i) shared.cpus.push_back(std::make_unique<Cpu>(shared, i));
   }
 
