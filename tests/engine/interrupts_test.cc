@@ -9,27 +9,13 @@ constexpr u32 kEoi = 0xb0, kSpurious = 0xf0, kLvtTimer = 0x320, kInitialCount = 
 void emit_lapic_on(Code& c) { emit_lapic_write(c, kSpurious, 0x1ff); }
 Msi fixed(u8 vector, u8 destination = 0) { return {0xfee00000 | u32{destination} << 12, vector}; }
 
-// Halts with interrupts on, for ever; the handler of `vector` reports it and ends the interrupt.
-void emit_idle(TinyGuest& guest, Code& c, u8 vector, u32 reported) {
-  Xbyak::Label idle;
-  c.sti();
-  c.L(idle);
-  c.hlt();
-  c.jmp(idle);
-  guest.set_gate(vector, guest.here(c));
-  c.mov(c.eax, reported);
-  emit_report(c);
-  emit_lapic_write(c, kEoi, 0);
-  emit_iret(c);
-}
-
 TEST_P(Conformance, MessageWakesAHaltedVcpu) {
   BH_CONFORMANCE_GUEST(guest);
   guest.long_mode([&](Code& c) {
     emit_lapic_on(c);
     c.mov(c.eax, 1);
     emit_report(c);
-    emit_idle(guest, c, 0x40, 2);
+    emit_idle(guest, c, {{0x40, 2}});
   });
   EXPECT_EQ(guest.report(), 1u);
   for (int i = 0; i < 20; ++i) {
@@ -90,18 +76,7 @@ TEST_P(Conformance, HigherVectorGoesFirst) {
     emit_lapic_on(c);
     c.mov(c.eax, 1);
     emit_report(c);
-    Xbyak::Label idle;
-    c.sti();
-    c.L(idle);
-    c.hlt();
-    c.jmp(idle);
-    for (const u8 vector : {0x50, 0x90}) {
-      guest.set_gate(vector, guest.here(c));
-      c.mov(c.eax, vector);
-      emit_report(c);
-      emit_lapic_write(c, kEoi, 0);
-      emit_iret(c);
-    }
+    emit_idle(guest, c, {{0x50, 0x50}, {0x90, 0x90}});
   });
   EXPECT_EQ(guest.report(), 1u);
   guest.partition().send(fixed(0x50));
@@ -153,7 +128,7 @@ TEST_P(Conformance, InterruptOfThe8259) {
     emit_lapic_write(c, 0x350, 0x700);  // LINT0: ExtINT
     c.mov(c.eax, 1);
     emit_report(c);
-    emit_idle(guest, c, 0x30, 4);
+    emit_idle(guest, c, {{0x30, 4}});
   });
   EXPECT_EQ(guest.report(), 1u);
   guest.partition().set_extint(true);
@@ -169,7 +144,7 @@ TEST_P(Conformance, EndOfALevelTriggeredInterruptIsTold) {
     emit_lapic_on(c);
     c.mov(c.eax, 1);
     emit_report(c);
-    emit_idle(guest, c, 0x43, 5);
+    emit_idle(guest, c, {{0x43, 5}});
   });
   EXPECT_EQ(guest.report(), 1u);
   guest.partition().send({0xfee00000, 0x43 | 1u << 14 | 1u << 15});
@@ -185,7 +160,7 @@ void timer_guest(TinyGuest& guest, u32 lvt, u32 count) {
     emit_lapic_write(c, kDivide, 0xb);
     emit_lapic_write(c, kLvtTimer, lvt);
     emit_lapic_write(c, kInitialCount, count);
-    emit_idle(guest, c, 0x44, 6);
+    emit_idle(guest, c, {{0x44, 6}});
   });
 }
 
@@ -213,7 +188,7 @@ TEST_P(Conformance, LapicTimerDeadline) {
     c.adc(c.edx, 0);
     c.mov(c.ecx, 0x6e0);
     c.wrmsr();
-    emit_idle(guest, c, 0x44, 6);
+    emit_idle(guest, c, {{0x44, 6}});
   });
   EXPECT_EQ(guest.report(), 6u);
 }
@@ -236,7 +211,7 @@ TEST_P(Conformance, KickEndsAHalt) {
     emit_lapic_on(c);
     c.mov(c.eax, 1);
     emit_report(c);
-    emit_idle(guest, c, 0x45, 7);
+    emit_idle(guest, c, {{0x45, 7}});
   });
   EXPECT_EQ(guest.report(), 1u);
   std::thread kicker{[&] { guest.vcpu().kick(); }};

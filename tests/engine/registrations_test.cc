@@ -78,18 +78,7 @@ TEST_P(Conformance, EventfdInterruptsTheGuest) {
     emit_lapic_write(c, 0xf0, 0x1ff);
     c.mov(c.eax, 1);
     emit_report(c);
-    Xbyak::Label idle;
-    c.sti();
-    c.L(idle);
-    c.hlt();
-    c.jmp(idle);
-    for (const u8 vector : {0x46, 0x47}) {
-      guest.set_gate(vector, guest.here(c));
-      c.mov(c.eax, vector);
-      emit_report(c);
-      emit_lapic_write(c, 0xb0, 0);
-      emit_iret(c);
-    }
+    emit_idle(guest, c, {{0x46, 0x46}, {0x47, 0x47}});
   });
   EXPECT_EQ(guest.report(), 1u);
   add_to((*registration)->descriptor());  // without a message: lost

@@ -198,6 +198,22 @@ void emit_lapic_write(Code& code, u32 offset, u32 value) {
   code.mov(code.dword[code.rdx], code.eax);
 }
 
+void emit_idle(TinyGuest& guest, Code& code, std::initializer_list<Reported> handlers) {
+  constexpr u32 kEoi = 0xb0;
+  Xbyak::Label idle;
+  code.sti();
+  code.L(idle);
+  code.hlt();
+  code.jmp(idle);
+  for (const Reported& handler : handlers) {
+    guest.set_gate(handler.vector, guest.here(code));
+    code.mov(code.eax, handler.number);
+    emit_report(code);
+    emit_lapic_write(code, kEoi, 0);
+    emit_iret(code);
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(Engines, Conformance, testing::ValuesIn(engines_under_test()),
                          [](const auto& instance) { return instance.param.name; });
 

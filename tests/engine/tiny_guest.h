@@ -124,5 +124,11 @@ void emit_write_cr3(Code& code);           // from RAX
 void emit_report(Code& code);
 // Writes a LAPIC register of the memory-mapped page. Clobbers RAX, RDX.
 void emit_lapic_write(Code& code, u32 offset, u32 value);
+// Halts with interrupts on, for ever; the handler of each vector reports the number beside it and ends the interrupt.
+struct Reported {
+  u8 vector;
+  u32 number;
+};
+void emit_idle(TinyGuest& guest, Code& code, std::initializer_list<Reported> handlers);
 
 }  // namespace bulkhead::engine
