@@ -46,35 +46,27 @@ Block* BlockBuilder::build(const BlockRequest& request) {
   crosses_page_ = ended_ = false;
   if (!decode_block(request)) return nullptr;
   find_live_flags();
+  plan_windows();
 
   w_.align(16);
   start_ = w_.getCurr();
   flags_in_host_ = false;
   flags_in_memory_ = true;
+  window_ = r8_window_ = 0;
   // The poll: flags are in memory at a block's start, so the compare costs nothing but itself.
-  Xbyak::Label poll;
   w_.cmp(Xbyak::util::dword[Xbyak::util::rsp + static_cast<u32>(offsetof(CpuState, pending))], 0);
-  w_.jne(poll, Xbyak::CodeGenerator::T_NEAR);
+  cold_.push_back({.kind = Cold::Kind::kLeave, .from = jump_later(kNotEqual), .leave_by = thunks_.exit_poll});
   // Most kernel code does without, and is not made to pay for loading and saving vector state around every exit.
   uses_vectors_ = std::ranges::any_of(
       items_, [](const Item& item) { return item.kind == InsnKind::kNative && uses_vector_unit(item.insn); });
-  Xbyak::Label vectors;
   if (uses_vectors_) {
     w_.cmp(Xbyak::util::byte[Xbyak::util::rsp + static_cast<u32>(offsetof(CpuState, fpu_live))], 0);
-    w_.je(vectors, Xbyak::CodeGenerator::T_NEAR);
+    cold_.push_back({.kind = Cold::Kind::kLeave, .from = jump_later(kEqual), .leave_by = thunks_.exit_vectors});
   }
   for (const Item& item : items_) emit(item);
   if (!ended_) {
     keep_flags(items_.back().live_after);
     jump_to(end_rip_);
-  }
-  w_.L(poll);
-  w_.mov(Xbyak::util::r8, request.rip);
-  w_.jmp(thunk(thunks_.exit_poll), Xbyak::CodeGenerator::T_NEAR);
-  if (uses_vectors_) {
-    w_.L(vectors);
-    w_.mov(Xbyak::util::r8, request.rip);
-    w_.jmp(thunk(thunks_.exit_vectors), Xbyak::CodeGenerator::T_NEAR);
   }
   emit_cold();
 
@@ -188,35 +180,46 @@ const u8* BlockBuilder::code_bytes(u64 rip, unsigned& available) {
   return reinterpret_cast<const u8*>(bytes) + (gpa - page);
 }
 
+// Remembered by where the code lies, as long as no code changes, where the answer did not come from other pages.
 u32 BlockBuilder::live_at(u64 rip) {
+  unsigned available = 0;
+  const u8* const bytes = code_bytes(rip, available);
+  if (bytes == nullptr) return kAllFlags;
+  Liveness& known = liveness_[reinterpret_cast<u64>(bytes) % kLivenessEntries];
+  if (known.code == bytes && known.version == code_version_) return known.live;
+  bool one_page = true;
+  const u32 live = look_ahead(rip, bytes, available, one_page);
+  if (one_page) known = {bytes, live, code_version_};
+  return live;
+}
+
+u32 BlockBuilder::look_ahead(u64 rip, const u8* bytes, unsigned available, bool& one_page) {
   u32 live = 0, killed = 0;
-  for (unsigned steps = 0; steps < kLookAhead;) {
-    unsigned available = 0;
-    const u8* const bytes = code_bytes(rip, available);
-    if (bytes == nullptr) break;
-    unsigned offset = 0;
-    bool jumped = false;
-    for (; steps < kLookAhead && !jumped; ++steps) {
-      Insn insn;
-      if (offset >= available) break;
-      if (decode(CodeSize::k64, {bytes + offset, std::min(15u, available - offset)}, insn) != DecodeStatus::kOk)
-        return live | (kAllFlags & ~killed);
-      const InsnKind kind = classify(insn);
-      const FlagEffect effect = flag_effect(insn, kind);
-      live |= effect.reads & ~killed;
-      killed |= effect.kills;
-      if (((live | killed) & kAllFlags) == kAllFlags) return live;
-      offset += insn.length;
-      if (kind == InsnKind::kJump) {
-        rip = rip + offset + insn.imm;
-        jumped = true;
-      } else if (ends_block(kind) || kind == InsnKind::kJcc || kind == InsnKind::kJrcxz) {
-        return live | (kAllFlags & ~killed);
-      }
+  const auto answer = [&] { return live | (kAllFlags & ~killed); };
+  unsigned offset = 0;
+  for (unsigned steps = 0; steps < kLookAhead; ++steps) {
+    Insn insn;
+    if (offset >= available) return answer();
+    if (decode(CodeSize::k64, {bytes + offset, std::min(15u, available - offset)}, insn) != DecodeStatus::kOk)
+      return answer();
+    const InsnKind kind = classify(insn);
+    const FlagEffect effect = flag_effect(insn, kind);
+    live |= effect.reads & ~killed;
+    killed |= effect.kills;
+    if (((live | killed) & kAllFlags) == kAllFlags) return live;
+    offset += insn.length;
+    if (kind == InsnKind::kJump) {
+      const u64 target = rip + offset + insn.imm;
+      one_page = one_page && align_down(target, kPageSize) == align_down(rip, kPageSize);
+      rip = target;
+      offset = 0;
+      bytes = code_bytes(rip, available);
+      if (bytes == nullptr) return answer();
+    } else if (ends_block(kind) || kind == InsnKind::kJcc || kind == InsnKind::kJrcxz) {
+      return answer();
     }
-    if (!jumped) break;
   }
-  return live | (kAllFlags & ~killed);
+  return answer();
 }
 
 void BlockBuilder::emit(const Item& item) {

@@ -7,47 +7,30 @@ namespace bulkhead::engine::dbt {
 
 using namespace Xbyak::util;
 
-namespace {
-constexpr u32 kTargetOffset = offsetof(CpuState, jit_scratch) + 24;
-}
-
 void BlockBuilder::emit_jcc(const Item& item) {
   if (!flags_in_host_) restore_flags();
-  auto exit = std::make_unique<Cold>();
-  exit->kind = Cold::Kind::kSideExit;
-  exit->target = item.rip + item.insn.length + item.insn.imm;
-  exit->save_flags = !flags_in_memory_ && item.live_at_target != 0;
-  // The condition is the low nibble of the opcode, short and near alike.
-  w_.db(0x0f);
-  w_.db(0x80 | (item.insn.opcode & 15));
-  w_.dd(0);
-  u8* const site_end = const_cast<u8*>(w_.getCurr());
-  exit->patch = site_end;
-  cold_.push_back(std::move(exit));
+  cold_.push_back({.kind = Cold::Kind::kSideExit,
+                   .from = jump_later(item.insn.opcode & 15),
+                   .target = item.rip + item.insn.length + item.insn.imm,
+                   .save_flags = !flags_in_memory_ && item.live_at_target != 0,
+                   .conditional = true});
 }
 
+// The host's JRCXZ reaches not far: over a jump that goes on, to one that leaves.
 void BlockBuilder::emit_jrcxz(const Item& item) {
   keep_flags(item.live_before);
-  Xbyak::Label taken, not_taken;
-  auto exit = std::make_unique<Cold>();
-  exit->kind = Cold::Kind::kSideExit;
-  exit->target = item.rip + item.insn.length + item.insn.imm;
-  w_.jrcxz(taken);
-  w_.jmp(not_taken, Xbyak::CodeGenerator::T_SHORT);
-  w_.L(taken);
-  w_.jmp(exit->from, Xbyak::CodeGenerator::T_NEAR);
-  w_.L(not_taken);
-  cold_.push_back(std::move(exit));
+  constexpr u8 kJrcxzOver[] = {0xe3, 2, 0xeb, 5};
+  for (const u8 byte : kJrcxzOver) w_.db(byte);
+  cold_.push_back({.kind = Cold::Kind::kSideExit,
+                   .from = jump_later(),
+                   .target = item.rip + item.insn.length + item.insn.imm});
 }
 
 void BlockBuilder::emit_call(const Item& item) {
   const u64 next = item.rip + item.insn.length;
   clobber_flags(item.live_before);
-  w_.lea(r8, ptr[r11 - 8]);
-  tlb_r8(8, true, item);
-  w_.mov(r9, next);
-  w_.mov(ptr[r8], r9);
-  w_.lea(r11, ptr[r11 - 8]);
+  store_constant(stack_to_r8(item, -8, true), next);
+  move_rsp(-8);
   jump_to(next + item.insn.imm);
   ended_ = true;
 }
@@ -62,13 +45,10 @@ void BlockBuilder::emit_call_indirect(const Item& item) {
   } else {
     load_guest(9, op.reg);
   }
-  w_.mov(ptr[rsp + kTargetOffset], r9);
-  w_.lea(r8, ptr[r11 - 8]);
-  tlb_r8(8, true, item);
-  w_.mov(r9, item.rip + item.insn.length);
-  w_.mov(ptr[r8], r9);
-  w_.lea(r11, ptr[r11 - 8]);
-  w_.mov(r8, ptr[rsp + kTargetOffset]);
+  w_.mov(ptr[rsp + scratch_offset(kScratchTarget)], r9);
+  store_constant(stack_to_r8(item, -8, true), item.rip + item.insn.length);
+  move_rsp(-8);
+  w_.mov(r8, ptr[rsp + scratch_offset(kScratchTarget)]);
   jump_to_r8();
   ended_ = true;
 }
@@ -89,11 +69,9 @@ void BlockBuilder::emit_jump_indirect(const Item& item) {
 
 void BlockBuilder::emit_ret(const Item& item) {
   clobber_flags(item.live_before);
-  w_.mov(r8, r11);
-  tlb_r8(8, false, item);
-  w_.mov(r8, ptr[r8]);
-  const u32 popped = 8 + (item.insn.imm_size != 0 ? static_cast<u32>(item.insn.imm & 0xffff) : 0);
-  w_.lea(r11, ptr[r11 + popped]);
+  const i32 at = stack_to_r8(item, 0, false);
+  w_.mov(r8, ptr[r8 + at]);
+  move_rsp(8 + (item.insn.imm_size != 0 ? static_cast<i32>(item.insn.imm & 0xffff) : 0));
   jump_to_r8();
   ended_ = true;
 }

@@ -1,6 +1,7 @@
 // Instructions that stay within the block.
 #include <Zydis/Mnemonic.h>
 
+#include <algorithm>
 #include <cstddef>
 
 #include "engine/dbt/emit/builder.h"
@@ -40,6 +41,9 @@ struct Demoted {
   u8 free[3];
   unsigned free_count = 0;
 
+  bool uses(int host) const {
+    return std::any_of(entries, entries + count, [host](const Entry& entry) { return entry.host == host; });
+  }
   int host_for(const Insn& insn, const Operand& op) {
     for (unsigned i = 0; i < count; ++i)
       if (entries[i].guest == op.reg) {
@@ -103,25 +107,31 @@ void BlockBuilder::emit_native(const Item& item) {
   Rewrite how;
   Demoted demoted;
   // R10 is needed for restoring flags, which happens before demoted registers are loaded.
-  if (memory == nullptr) demoted.free[demoted.free_count++] = 8;
   demoted.free[demoted.free_count++] = 9;
   demoted.free[demoted.free_count++] = 10;
+  if (memory == nullptr) demoted.free[demoted.free_count++] = 8;
   if (!substitute(insn, demoted, how)) return emit_interpret(item);
   HostCode code;
   bool through_rdi = false;
   if (memory != nullptr) {
     how.memory_base = 8;
+    if (in_window(item)) how.memory_disp = static_cast<i8>(window_offset(item));
     if (!rewrite(insn, how, code)) {  // AH..BH beside [R8]
       how.memory_base = 7;
       through_rdi = true;
       if (!rewrite(insn, how, code)) return emit_interpret(item);
     }
-    clobber_flags(item.live_before);
-    address_to_r8(insn, item.rip + insn.length, true);
-    tlb_r8(memory->size, memory->written || memory->conditional_write, item);
+    if (in_window(item)) {
+      window_to_r8(item);
+    } else {
+      clobber_flags(item.live_before);
+      address_to_r8(insn, item.rip + insn.length, true);
+      tlb_r8(memory->size, memory->written || memory->conditional_write, item);
+    }
   } else if (!rewrite(insn, how, code)) {
     return emit_interpret(item);
   }
+  if (demoted.uses(8)) r8_window_ = 0;
   want_flags(item);
   for (unsigned i = 0; i < demoted.count; ++i)
     if (demoted.entries[i].load) load_guest(demoted.entries[i].host, demoted.entries[i].guest);
@@ -175,63 +185,6 @@ void BlockBuilder::emit_lea(const Item& item) {
   store_guest(insn.operands[0].reg, 8);
 }
 
-// Pushes a host register (not R8) that holds the value. R9 and R10 do not survive the TLB: use others, or reload in
-// `value`.
-void BlockBuilder::push_value_register(const Item& item, int value) {
-  w_.lea(r8, ptr[r11 - 8]);
-  tlb_r8(8, true, item);
-  w_.mov(ptr[r8], Xbyak::Reg64{value});
-  w_.lea(r11, ptr[r11 - 8]);
-}
-
-void BlockBuilder::emit_push(const Item& item) {
-  const Insn& insn = item.insn;
-  const Operand& op = insn.operands[0];
-  clobber_flags(item.live_before);
-  if (op.kind == OperandKind::kMemory) {
-    address_to_r8(insn, item.rip + insn.length, true);
-    tlb_r8(8, false, item);
-    w_.mov(r9, ptr[r8]);
-    w_.mov(ptr[rsp + static_cast<u32>(offsetof(CpuState, jit_scratch) + 16)], r9);
-  } else if (op.kind == OperandKind::kRegister && !is_demoted(op.reg)) {
-    return push_value_register(item, host_register(op.reg));
-  }
-  w_.lea(r8, ptr[r11 - 8]);
-  tlb_r8(8, true, item);
-  if (op.kind == OperandKind::kImmediate) {
-    w_.mov(qword[r8], static_cast<i32>(insn.imm));
-  } else {
-    if (op.kind == OperandKind::kMemory)
-      w_.mov(r9, ptr[rsp + static_cast<u32>(offsetof(CpuState, jit_scratch) + 16)]);
-    else
-      load_guest(9, op.reg);
-    w_.mov(ptr[r8], r9);
-  }
-  w_.lea(r11, ptr[r11 - 8]);
-}
-
-void BlockBuilder::emit_pop(const Item& item) {
-  clobber_flags(item.live_before);
-  w_.mov(r8, r11);
-  tlb_r8(8, false, item);
-  const unsigned guest = item.insn.operands[0].reg;
-  w_.lea(r11, ptr[r11 + 8]);
-  if (is_demoted(guest)) {
-    w_.mov(r9, ptr[r8]);
-    store_guest(guest, 9);
-  } else {
-    w_.mov(Xbyak::Reg64{host_register(guest)}, ptr[r8]);
-  }
-}
-
-void BlockBuilder::emit_leave(const Item& item) {
-  clobber_flags(item.live_before);
-  w_.mov(r8, rbp);
-  tlb_r8(8, false, item);
-  w_.lea(r11, ptr[rbp + 8]);
-  w_.mov(rbp, ptr[r8]);
-}
-
 // Blocks for supervisor code are made for CPL 0 only, where CLI needs no look at IOPL.
 void BlockBuilder::emit_cli(const Item& item) {
   if (request_.space == TlbSpace::kUser) return emit_interpret(item);
@@ -241,6 +194,7 @@ void BlockBuilder::emit_cli(const Item& item) {
 
 void BlockBuilder::emit_interpret(const Item& item) {
   keep_flags(item.live_before | item.live_after);
+  window_ = r8_window_ = 0;  // the interpreter may take what other vCPUs ask for
   InterpretSite* const site = cache_.allocate_array<InterpretSite>(1);
   site->insn = item.insn;
   site->rip = item.rip;

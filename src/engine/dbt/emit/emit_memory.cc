@@ -77,6 +77,7 @@ void BlockBuilder::write_host_code(const HostCode& code) {
 void BlockBuilder::address_to_r8(const Insn& insn, u64 next_rip, bool with_segment) {
   const MemoryRef& mem = insn.mem;
   const bool narrow = insn.address_size == 4;
+  r8_window_ = 0;
   if (mem.base == kRipBase || (mem.base == kNoRegister && mem.index == kNoRegister)) {
     u64 address = static_cast<u64>(mem.disp) + (mem.base == kRipBase ? next_rip : 0);
     if (narrow) address = static_cast<u32>(address);
@@ -104,11 +105,23 @@ void BlockBuilder::address_to_r8(const Insn& insn, u64 next_rip, bool with_segme
   }
 }
 
-void BlockBuilder::tlb_r8(unsigned size, bool write, const Item& item) {
-  auto cold = std::make_unique<Cold>();
-  cold->kind = Cold::Kind::kMiss;
-  cold->what = size | u32{write} << 8 | static_cast<u32>(item.rip - request_.rip) << 16;
-  const u32 tag = tlb_offset(request_.space, write ? offsetof(TlbEntry, write_tag) : offsetof(TlbEntry, read_tag));
+u8* BlockBuilder::jump_later() {
+  w_.db(0xe9);
+  w_.dd(0);
+  return const_cast<u8*>(w_.getCurr());
+}
+
+u8* BlockBuilder::jump_later(u8 condition) {
+  w_.db(0x0f);
+  w_.db(0x80 | condition);
+  w_.dd(0);
+  return const_cast<u8*>(w_.getCurr());
+}
+
+void BlockBuilder::tlb_r8(u32 what, const Item& item) {
+  const u32 size = what & kMissSize;
+  const u32 tag = tlb_offset(request_.space,
+                             (what & kMissWrite) != 0 ? offsetof(TlbEntry, write_tag) : offsetof(TlbEntry, read_tag));
   static_assert(sizeof(TlbEntry) == 32);
   if (size == 1)
     w_.mov(r10, r8);
@@ -119,21 +132,20 @@ void BlockBuilder::tlb_r8(unsigned size, bool write, const Item& item) {
   w_.and_(r10, -static_cast<int>(kPageSize));
   w_.and_(r9d, (kTlbEntries - 1) << 5);
   w_.cmp(r10, ptr[rsp + r9 + tag]);
-  w_.jne(cold->from, Xbyak::CodeGenerator::T_NEAR);
+  u8* const miss = jump_later(kNotEqual);
   w_.add(r8, ptr[rsp + r9 + tlb_offset(request_.space, offsetof(TlbEntry, addend))]);
-  w_.L(cold->back);
-  cold_.push_back(std::move(cold));
+  r8_window_ = 0;
+  cold_.push_back({.kind = Cold::Kind::kMiss,
+                   .from = miss,
+                   .back = w_.getCurr(),
+                   .what = what | static_cast<u32>(item.rip - request_.rip) << kMissOffsetShift});
 }
 
 void BlockBuilder::emit_cold() {
   for (std::size_t i = 0; i < cold_.size(); ++i) {  // grows while we go
-    Cold& cold = *cold_[i];
-    if (cold.patch != nullptr) {
-      const i32 relative = static_cast<i32>(w_.getCurr() - cold.patch);
-      std::memcpy(cold.patch - 4, &relative, sizeof relative);
-    } else {
-      w_.L(cold.from);
-    }
+    const Cold cold = cold_[i];
+    const i32 relative = static_cast<i32>(w_.getCurr() - cold.from);
+    std::memcpy(cold.from - 4, &relative, sizeof relative);
     switch (cold.kind) {
       case Cold::Kind::kMiss:
         w_.mov(r9d, cold.what);
@@ -141,25 +153,31 @@ void BlockBuilder::emit_cold() {
         w_.jmp(cold.back, Xbyak::CodeGenerator::T_NEAR);
         break;
       case Cold::Kind::kSideExit:
-        if (cold.save_flags)
-          save_flags();
-        else if (cold.patch != nullptr && can_link(cold.target)) {  // the conditional jump itself is the link
-          cold.link = link_at(cold.patch, cold.target);
-          stub(cold);
-          break;
-        }
-        jump_to(cold.target);
+        side_exit(cold);
         break;
       case Cold::Kind::kStub:
-        stub(cold);
+        stub(*cold.link);
+        break;
+      case Cold::Kind::kLeave:
+        w_.mov(r8, request_.rip);
+        w_.jmp(thunk(cold.leave_by), Xbyak::CodeGenerator::T_NEAR);
         break;
     }
   }
 }
 
-void BlockBuilder::stub(const Cold& cold) {
-  cold.link->stub = w_.getCurr() + to_executable_;
-  w_.mov(r8, reinterpret_cast<u64>(cold.link));
+void BlockBuilder::side_exit(const Cold& cold) {
+  if (cold.save_flags) {
+    save_flags();
+  } else if (cold.conditional && can_link(cold.target)) {  // the conditional jump itself is the link
+    return stub(*link_at(cold.from, cold.target));
+  }
+  jump_to(cold.target);
+}
+
+void BlockBuilder::stub(Link& link) {
+  link.stub = w_.getCurr() + to_executable_;
+  w_.mov(r8, reinterpret_cast<u64>(&link));
   w_.jmp(thunk(thunks_.exit_link), Xbyak::CodeGenerator::T_NEAR);
 }
 
@@ -184,11 +202,8 @@ bool BlockBuilder::can_link(u64 target) const {
 // A direct transfer: through a link within the page, through the jump cache to another.
 void BlockBuilder::jump_to(u64 target) {
   if (can_link(target)) {
-    auto stub = std::make_unique<Cold>();
-    stub->kind = Cold::Kind::kStub;
-    w_.jmp(stub->from, Xbyak::CodeGenerator::T_NEAR);
-    stub->link = link_at(const_cast<u8*>(w_.getCurr()), target);
-    cold_.push_back(std::move(stub));
+    u8* const from = jump_later();
+    cold_.push_back({.kind = Cold::Kind::kStub, .from = from, .link = link_at(from, target)});
     return;
   }
   const u32 entry =

@@ -26,14 +26,24 @@ Extension extension_of(const Rewrite& how, Extension old) {
   return now;
 }
 
+// EVEX takes the long displacement: the unit of its short one depends on the instruction.
+u8 mod_of(const Insn& insn, const Rewrite& how) {
+  if (how.memory_disp == 0) return 0;
+  return insn.encoding == ZYDIS_INSTRUCTION_ENCODING_EVEX ? 0x80 : 0x40;
+}
+
+// Memory bases are never RSP, RBP, R12 or R13, which would mean something else here.
 void put_modrm(const Insn& insn, const Rewrite& how, HostCode& out) {
   u8 modrm = insn.bytes[insn.modrm_offset];
   if (how.modrm_reg >= 0) modrm = static_cast<u8>((modrm & ~0x38) | (how.modrm_reg & 7) << 3);
   if (how.memory_base >= 0)
-    modrm = static_cast<u8>((modrm & 0x38) | (how.memory_base & 7));  // mod 00; never RSP, RBP, R12, R13
+    modrm = static_cast<u8>((modrm & 0x38) | (how.memory_base & 7) | mod_of(insn, how));
   else if (how.modrm_rm >= 0)
     modrm = static_cast<u8>((modrm & ~7) | (how.modrm_rm & 7));
   out.put(modrm);
+  if (how.memory_base < 0) return;
+  const unsigned disp_size = mod_of(insn, how) == 0x80 ? 4 : mod_of(insn, how) == 0x40 ? 1 : 0;
+  for (unsigned i = 0; i < disp_size; ++i) out.put(static_cast<u8>(static_cast<i32>(how.memory_disp) >> (8 * i)));
 }
 
 // Where ModRM, SIB and displacement end and immediates (or the register in an IS4 byte) begin.

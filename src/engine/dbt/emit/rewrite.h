@@ -10,7 +10,8 @@ namespace bulkhead::engine::dbt {
 // Host register numbers by encoding field; -1 keeps what is there.
 struct Rewrite {
   int modrm_reg = -1, modrm_rm = -1, vvvv = -1, opcode_reg = -1;
-  int memory_base = -1;  // the ModRM memory operand becomes [memory_base]
+  int memory_base = -1;  // the ModRM memory operand becomes [memory_base + memory_disp]
+  i8 memory_disp = 0;
 };
 
 struct HostCode {

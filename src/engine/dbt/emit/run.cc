@@ -34,7 +34,7 @@ void Translator::unpack_flags(CpuState& s) {
 }
 
 u32 Translator::key() const {
-  return static_cast<u32>(s_.tlb_space) | static_cast<u32>(s_.cr0 & 0xc) << 4;  // EM, TS
+  return static_cast<u32>(s_.tlb_space) | static_cast<u32>(s_.cr0 & 0xc) << 4;  // EM, TS; beside it kKeyNoWindows
 }
 
 void Translator::check_configuration() {
@@ -60,6 +60,7 @@ StepResult Translator::interpret_at(u64 rip) {
 }
 
 StepResult Translator::run(Cpu&) {
+  access_by_access_ = false;
   // An instruction that waits for the machine's answer, or the one behind STI, goes first and alone.
   if (s_.interrupt_shadow || cpu_.io_log.done != 0)
     if (const StepResult result = interpret_at(s_.rip); must_return(result)) return result;
@@ -90,10 +91,16 @@ StepResult Translator::run(Cpu&) {
         follow_link();
         break;
       case JitExit::kMiss: {
-        count(counters.misses_interpreted);
         const Block* const block = cache_->containing(reinterpret_cast<const u8*>(s_.jit_exit_rip));
         BH_ASSERT(block != nullptr);
-        result = interpret_at(block->rip + ((s_.jit_scratch[1] >> 16) & 0xffff));
+        const u64 rip = block->rip + ((s_.jit_scratch[kScratchMiss] >> kMissOffsetShift) & 0xffff);
+        if ((s_.jit_scratch[kScratchMiss] & kMissWindow) != 0) {
+          s_.rip = rip;
+          access_by_access_ = true;
+          break;
+        }
+        count(counters.misses_interpreted);
+        result = interpret_at(rip);
         break;
       }
       case JitExit::kHostFault: {
@@ -103,7 +110,7 @@ StepResult Translator::run(Cpu&) {
         BH_ASSERT(block != nullptr);
         const InsnMark* const mark = CodeCache::mark_at(*block, at);
         BH_ASSERT(mark != nullptr);
-        if (mark->flags_in_host) s_.rflags = (s_.rflags & ~kArithmeticFlags) | (s_.jit_scratch[2] & kArithmeticFlags);
+        if (mark->flags_in_host) s_.rflags = (s_.rflags & ~kArithmeticFlags) | (s_.jit_scratch[kScratchValue] & kArithmeticFlags);
         result = interpret_at(block->rip + mark->guest_offset);
         break;
       }
@@ -117,33 +124,44 @@ StepResult Translator::run(Cpu&) {
 }
 
 const u8* Translator::find_code() {
+  if (access_by_access_) return find_code_without_windows();
   const JumpEntry& entry = tables_.jump[static_cast<unsigned>(s_.tlb_space)][jump_index(s_.rip)];
   if (entry.rip == s_.rip) return entry.code;
   count(counters.lookups);
-  pending_result_ = StepResult::kNext;
-  volatile u64 gpa = 0;
-  BH_GUARD(cpu_) { gpa = cpu_.translate_code(s_.rip); }
-  if (cpu_.escape_kind != Escape::kNone) {
-    pending_result_ = interpret_at(s_.rip);  // meets the same fault, and delivers it
-    return nullptr;
-  }
-  Block* const block = find_block(gpa);
-  if (block == nullptr) {
-    pending_result_ = interpret_at(s_.rip);
-    return nullptr;
-  }
+  Block* const block = block_at_rip(key());
+  if (block == nullptr) return nullptr;
   remember(*block);
   return block->code;
 }
 
-Block* Translator::find_block(u64 gpa) {
-  Block* const block = cache_->find(gpa, s_.rip, key());
-  if (block == nullptr) return translate(gpa);
+// The stack lies across two pages, or on one that cannot be written: a block that looks at every access by itself.
+const u8* Translator::find_code_without_windows() {
+  access_by_access_ = false;
+  count(counters.windows_missed);
+  Block* const block = block_at_rip(key() | kKeyNoWindows);
+  return block == nullptr ? nullptr : block->code;
+}
+
+// nullptr: interpreted; pending_result_ says what came of it.
+Block* Translator::block_at_rip(u32 key) {
+  pending_result_ = StepResult::kNext;
+  volatile u64 gpa = 0;
+  BH_GUARD(cpu_) { gpa = cpu_.translate_code(s_.rip); }
+  Block* block = nullptr;
+  // After a fault the interpreter meets the same one, and delivers it.
+  if (cpu_.escape_kind == Escape::kNone) block = find_block(gpa, key);
+  if (block == nullptr) pending_result_ = interpret_at(s_.rip);
+  return block;
+}
+
+Block* Translator::find_block(u64 gpa, u32 key) {
+  Block* const block = cache_->find(gpa, s_.rip, key);
+  if (block == nullptr) return translate(gpa, key);
   if (block->crosses_page) {
     const Cpu::Translation second =
         cpu_.walk(align_up(s_.rip + 1, kPageSize), Access::kExecute, s_.tlb_space == TlbSpace::kUser);
     if (!second.ok) return nullptr;
-    if (align_down(second.gpa, kPageSize) != block->second_gpa) return translate(gpa);
+    if (align_down(second.gpa, kPageSize) != block->second_gpa) return translate(gpa, key);
   }
   return block;
 }
@@ -168,14 +186,14 @@ void Translator::remember(const Block& block) {
 
 // The target is on the same page as the link: while that page's code runs, its mapping is the one both were made for.
 void Translator::follow_link() {
-  Link* const link = reinterpret_cast<Link*>(s_.jit_scratch[0]);
+  Link* const link = reinterpret_cast<Link*>(s_.jit_scratch[kScratchLink]);
   s_.rip = link->target_rip;
   volatile u64 gpa = 0;
   BH_GUARD(cpu_) { gpa = cpu_.translate_code(s_.rip); }
   if (cpu_.escape_kind != Escape::kNone) return;
   if (link->loop_tries != 0 && skip_rounds(*link, gpa)) return;
   const u64 generation = generation_;
-  Block* const block = find_block(gpa);
+  Block* const block = find_block(gpa, key());
   if (block == nullptr || block->crosses_page || generation != generation_) return;
   count(counters.links);
   cache_->link(*link, *block);
@@ -184,8 +202,8 @@ void Translator::follow_link() {
 void* Translator::miss(Cpu* cpu, u64 linear, u64 what) {
   Translator& self = *jit_tables(cpu->s).translator;
   count(self.counters.fills);
-  return cpu->tlb_fill(linear, static_cast<unsigned>(what & 0xff),
-                       (what & 0x100) != 0 ? Access::kWrite : Access::kRead);
+  return cpu->tlb_fill(linear, static_cast<unsigned>(what & kMissSize),
+                       (what & kMissWrite) != 0 ? Access::kWrite : Access::kRead);
 }
 
 u32 Translator::interpret(Cpu* cpu, void* opaque) {

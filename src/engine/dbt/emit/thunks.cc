@@ -79,7 +79,7 @@ class ThunkWriter {
   }
   const u8* exit_link() {
     const u8* const at = here();
-    w_.mov(ptr[rsp + static_cast<u32>(offsetof(CpuState, jit_scratch))], r8);
+    w_.mov(ptr[rsp + scratch_offset(kScratchLink)], r8);
     w_.mov(r9d, static_cast<u32>(JitExit::kLink));
     w_.jmp(spill_and_leave_, Xbyak::CodeGenerator::T_NEAR);
     return at;
@@ -89,7 +89,7 @@ class ThunkWriter {
     const u8* const at = here();
     w_.sub(rsp, 8);
     spill(kCallerSaved, 16);
-    w_.mov(ptr[rsp + 16 + static_cast<u32>(offsetof(CpuState, jit_scratch) + 8)], r9);
+    w_.mov(ptr[rsp + 16 + scratch_offset(kScratchMiss)], r9);
     w_.mov(rdi, ptr[rsp + 16 + kTablesOffset + static_cast<u32>(offsetof(JitTables, cpu))]);
     w_.mov(rsi, r8);
     w_.mov(edx, r9d);

@@ -27,7 +27,7 @@ struct Thunks {
   const u8* exit_poll = nullptr;                        // R8 = guest RIP
   const u8* exit_vectors = nullptr;                     // R8 = guest RIP
   const u8* exit_link = nullptr;                        // R8 = Link*
-  const u8* miss = nullptr;  // called: R8 = linear, R9D = size | write << 8 | guest offset << 16; R8 = host address
+  const u8* miss = nullptr;        // called: R8 = linear, R9D = MissBits and guest offset; R8 = host address
   const u8* interpret = nullptr;   // called: R8 = InterpretSite*
   const u8* host_fault = nullptr;  // jumped to by the signal handler: guest registers as in a block
 };

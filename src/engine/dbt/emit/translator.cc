@@ -23,7 +23,11 @@ class BlockFactory {
   Block* build(const BlockRequest& request) { return builder_.build(request); }
   bool full() const { return builder_.full(); }
   unsigned last_instructions() const { return builder_.instruction_count(); }
-  void clear() { writer_.setSize(start_); }
+  void code_changed() { builder_.code_changed(); }
+  void clear() {
+    writer_.setSize(start_);
+    builder_.code_changed();
+  }
   std::size_t start() const { return start_; }
   const Thunks& thunks() const { return thunks_; }
 
@@ -43,7 +47,7 @@ bool on_host_fault(void* owner, ucontext_t* context, int, siginfo_t*) {
   greg_t* const regs = context->uc_mcontext.gregs;
   CpuState& s = *reinterpret_cast<CpuState*>(regs[REG_RSP]);
   s.jit_exit_rip = static_cast<u64>(regs[REG_RIP]);
-  s.jit_scratch[2] = static_cast<u64>(regs[REG_EFL]);
+  s.jit_scratch[kScratchValue] = static_cast<u64>(regs[REG_EFL]);
   regs[REG_RIP] = static_cast<greg_t>(reinterpret_cast<u64>(static_cast<const EntryPoints*>(owner)->host_fault));
   return true;
 }
@@ -77,10 +81,10 @@ Translator::~Translator() {
   cpu_.code_observer = nullptr;
 }
 
-Block* Translator::translate(u64 gpa) {
+Block* Translator::translate(u64 gpa, u32 key) {
   cpu_.spill_fpu();
   ensure_fault_stack();
-  const BlockRequest request{.rip = s_.rip, .gpa = gpa, .key = key(), .space = s_.tlb_space};
+  const BlockRequest request{.rip = s_.rip, .gpa = gpa, .key = key, .space = s_.tlb_space};
   Block* block = factory_->build(request);
   if (block == nullptr && factory_->full()) {
     clear();
@@ -127,6 +131,7 @@ void Translator::code_page_written(u64 gpa_page) {
     for (auto& space : tables_.jump)
       if (JumpEntry& entry = space[jump_index(block.rip)]; entry.code == block.code) entry = {kNoRip, nullptr};
   });
+  factory_->code_changed();
   if (!any) return;
   blocks_changed_ = true;
   counters.invalidations.fetch_add(1, std::memory_order_relaxed);

@@ -36,7 +36,9 @@ class Translator final : public BlockRunner, public Cpu::CodeObserver {
   static void* miss(Cpu* cpu, u64 linear, u64 what);
   static u32 interpret(Cpu* cpu, void* site);
   const u8* find_code();  // nullptr: a fault was delivered, or the instruction was interpreted
-  Block* find_block(u64 gpa);
+  const u8* find_code_without_windows();
+  Block* block_at_rip(u32 key);
+  Block* find_block(u64 gpa, u32 key);
   void remember(const Block& block);
   void follow_link();
   StepResult interpret_at(u64 rip);
@@ -49,7 +51,7 @@ class Translator final : public BlockRunner, public Cpu::CodeObserver {
   static void unpack_flags(CpuState& s);
 
   // ---- translator.cc: anything goes; spills first
-  Block* translate(u64 gpa);
+  Block* translate(u64 gpa, u32 key);
   // Of a loop that only counts; RIP is at its head. True: the link is not to be made, for the next time may be a loop.
   bool skip_rounds(Link& link, u64 gpa);
   void clear();
@@ -62,6 +64,7 @@ class Translator final : public BlockRunner, public Cpu::CodeObserver {
   std::unique_ptr<BlockFactory> factory_;
   EntryPoints entry_;
   StepResult pending_result_ = StepResult::kNext;  // of an instruction interpreted on the way to a block
+  bool access_by_access_ = false;                  // the next block is to be one without windows
   bool blocks_changed_ = false;                    // since the last entry: a block must not go on
   u64 configuration_ = 0;                          // what of CR0, CR4, XCR0 the blocks were made for
   u64 generation_ = 0;                             // of the cache: bumped by clear()
