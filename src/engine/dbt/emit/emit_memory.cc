@@ -218,12 +218,10 @@ void BlockBuilder::jump_to(u64 target) {
 void BlockBuilder::jump_to_r8() {
   const u32 base = kTablesOffset + static_cast<u32>(offsetof(JitTables, jump)) +
                    static_cast<u32>(static_cast<u32>(request_.space) * kJumpEntries * sizeof(JumpEntry));
-  w_.mov(r9, r8);
-  w_.shr(r9, 8);
-  w_.xor_(r9d, r8d);
-  w_.and_(r9d, kJumpEntries - 1);
-  w_.shl(r9d, 4);
   static_assert(sizeof(JumpEntry) == 16);
+  w_.imul(r9d, r8d, kJumpFactor);
+  w_.shr(r9d, 32 - kJumpBits - 4);
+  w_.and_(r9d, (kJumpEntries - 1) << 4);
   w_.cmp(r8, ptr[rsp + r9 + base]);
   w_.jne(thunk(thunks_.exit_lookup));
   w_.jmp(ptr[rsp + r9 + base + static_cast<u32>(offsetof(JumpEntry, code))]);

@@ -19,7 +19,9 @@ inline constexpr unsigned kJumpBits = 14;
 inline constexpr unsigned kJumpEntries = 1u << kJumpBits;
 inline constexpr u64 kNoRip = 0x8000'0000'0000'0000;  // not canonical
 
-inline unsigned jump_index(u64 rip) { return static_cast<unsigned>((rip ^ (rip >> 8)) & (kJumpEntries - 1)); }
+// The upper bits of a product: three instructions where translated code does it.
+inline constexpr u32 kJumpFactor = 0x9e3779b1;
+inline unsigned jump_index(u64 rip) { return static_cast<u32>(rip) * kJumpFactor >> (32 - kJumpBits); }
 
 // What CpuState::jit_scratch holds, by index.
 enum JitScratch : unsigned {
