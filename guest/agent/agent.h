@@ -53,6 +53,11 @@ Port* open_xen_port();
 // Waits until the disk at `path` can be opened, at most `milliseconds`.
 bool wait_for_disk(const char* path, int milliseconds);
 
+// network.cc: waits for the device that `network` (start_request.h) names and configures it. False: `failure` says why.
+bool configure_network(char* network, Failure& failure);
+// The name servers that configure_network() has heard of, and our own name, for the C library.
+void write_names(const char* hostname);
+
 // command.cc
 struct Command {
   pid_t pid = -1;

@@ -36,9 +36,17 @@ bool read_request(std::span<char> bytes, Failure& failure) {
     good = (g_request.arguments[i] = reader.next_string()) != nullptr;
   for (unsigned i = 0; good && i < g_request.header.environment; ++i)
     good = (g_request.environment[i] = reader.next_string()) != nullptr;
+  char* networks[kMaxNetworks] = {};
+  for (unsigned i = 0; good && i < g_request.header.networks; ++i)
+    good = (networks[i] = reader.next_string()) != nullptr;
   if (!good || !reader.at_end()) return failed_plainly(failure, "the start request is malformed");
   const size_t length = strlen(hostname);
   if (length > 0) (void)!sethostname(hostname, length < kMaxHostname ? length : kMaxHostname);
+  for (unsigned i = 0; i < g_request.header.networks; ++i) {
+    Failure this_one;  // the command may do without it
+    if (!configure_network(networks[i], this_one)) complain(this_one);
+  }
+  if (g_request.header.networks > 0) write_names(hostname);
   return true;
 }
 

@@ -13,7 +13,7 @@ constexpr const char* kVersion = "bulkhead 0.1.0";
 // Raw texts as CLI11 fills them; judged afterwards, so that every error reads the same.
 struct Raw {
   std::string backend = "auto", engine = "auto", memory = "512M", rootfs, abi = "xen";
-  std::vector<std::string> disks, environment, engine_options;
+  std::vector<std::string> disks, environment, engine_options, networks, ports;
   Common common;
   zone::MachineSpec machine;
   zone::ZoneSpec run;
@@ -37,6 +37,9 @@ void add_common(CLI::App& app, Raw& raw) {
   app.add_option("--append", raw.machine.append, "kernel command line (run: added to ours)");
   app.add_option("--disk", raw.disks,
                  "a disk image, FILE or FILE,OPTION,... (ro, cache=none, iops=500, ...); may be repeated");
+  app.add_option("--net", raw.networks,
+                 "a network: none, user, tap=NAME, bridge=NAME or socket=PATH, with ,OPTION=... behind; may be repeated");
+  app.add_option("-p,--publish", raw.ports, "[ADDRESS:]HOST:GUEST[/udp]: a port of this host's for one of the zone's");
   app.add_option("--name", raw.machine.name, "the zone's name")->capture_default_str();
   app.add_option("--engine-option", raw.engine_options, "NAME=VALUE for the engine, e.g. dbt.mode=interpreter");
   app.add_option("--report", raw.common.report_path, "write what the zone did to this file, as JSON");
@@ -138,6 +141,33 @@ Result<void> judge_abi(Raw& raw) {
   return {};
 }
 
+Result<void> judge_networks(Raw& raw) {
+  net::NetConfig* user = nullptr;
+  raw.machine.networks.reserve(raw.networks.size() + 1);
+  for (const std::string& text : raw.networks) {
+    auto network = net::parse_net(text);
+    if (!network) return fail("--net {}: {}", text, network.error().message);
+    raw.machine.networks.push_back(std::move(*network));
+    if (raw.machine.networks.back().kind != net::NetConfig::Kind::kUser) continue;
+    if (user != nullptr) return fail("--net {}: one user network is enough", text);
+    user = &raw.machine.networks.back();
+  }
+  if (raw.networks.size() > zone::MachineSpec::kMaxNetworks)
+    return fail("--net: a zone has at most {} networks", zone::MachineSpec::kMaxNetworks);
+  if (raw.ports.empty()) return {};
+  if (raw.networks.empty()) {
+    raw.machine.networks.emplace_back().kind = net::NetConfig::Kind::kUser;
+    user = &raw.machine.networks.back();
+  }
+  if (user == nullptr) return fail("-p {}: only --net user publishes ports", raw.ports[0]);
+  for (const std::string& text : raw.ports) {
+    auto port = net::parse_port(text);
+    if (!port) return fail("-p {}: {}", text, port.error().message);
+    user->user.ports.push_back(std::move(*port));
+  }
+  return {};
+}
+
 Result<void> judge_machine(Raw& raw) {
   BH_TRY(judge_request(raw));
   BH_TRY(judge_abi(raw));
@@ -151,6 +181,7 @@ Result<void> judge_machine(Raw& raw) {
     BH_ASSIGN(zone::DiskSpec disk, disk_spec(text));
     raw.machine.disks.push_back(std::move(disk));
   }
+  BH_TRY(judge_networks(raw));
   for (const std::string& option : raw.engine_options) {
     BH_ASSIGN(auto pair, split_pair(option, "--engine-option"));
     raw.machine.engine_options.push_back(std::move(pair));
@@ -242,6 +273,7 @@ Result<Command> parse_command_line(const std::vector<std::string>& arguments) {
   } catch (const CLI::ParseError& error) {
     return fail("{} (see `bulkhead --help`)", first_line(error.what()));
   }
+  raw.machine.networks_given = !raw.networks.empty() || !raw.ports.empty();
   raw.machine.named = run->count("--name") + boot->count("--name") > 0;
   if (*run) return finish_run(raw, command);
   if (app.get_subcommands().empty())

@@ -9,12 +9,23 @@
 #include "base/ints.h"
 #include "base/result.h"
 #include "device/core/block/block_statistics.h"
+#include "device/core/net/net_settings.h"
+#include "device/core/net/net_statistics.h"
 
 namespace bulkhead::block {
 class Disk;
 }
+namespace bulkhead::net {
+class End;
+}
 
 namespace bulkhead::machine {
+
+// A network device: where its frames go, and what it is like.
+struct NetDevice {
+  net::End* end = nullptr;  // owned elsewhere, outlives the machine
+  device::NetSettings settings;
+};
 
 // What every machine is made from.
 struct MachineConfig {
@@ -28,6 +39,7 @@ struct MachineConfig {
   std::vector<std::pair<std::string, std::string>> engine_options;
   // Owned elsewhere, outlive the machine. In order: vda or xvda, ...; the machine pv leaves a name free for a null.
   std::vector<block::Disk*> disks;
+  std::vector<NetDevice> networks;  // eth0, eth1, ...
 };
 
 // What the guest is told of a hypervisor, by CPUID, MSR and hypercall. kNone: nothing, as on a PC.
@@ -58,6 +70,12 @@ struct HypercallStatistics {
 struct DiskStatistics {
   std::string name;
   device::BlockStatistics done;
+};
+
+// A network device by its place ("net0"), and what it has done.
+struct NetworkStatistics {
+  std::string name;
+  device::NetStatistics done;
 };
 
 // A disk that came to a running machine: its name in the zone ("xvdb"), and its place among the machine's disks.
@@ -93,6 +111,7 @@ class Machine {
   virtual std::vector<ExitStatistics> exit_statistics() const = 0;
   virtual std::vector<HypercallStatistics> hypercall_statistics() const { return {}; }
   virtual std::vector<DiskStatistics> disk_statistics() const { return {}; }
+  virtual std::vector<NetworkStatistics> network_statistics() const { return {}; }
   virtual std::vector<std::pair<std::string, u64>> engine_counters() const = 0;  // summed over vCPUs
   virtual std::string kernel_description() const = 0;  // e.g. "bzImage 6.1.0-43-cloud-amd64 (lz4), PVH entry"
 

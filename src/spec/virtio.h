@@ -5,6 +5,7 @@
 namespace bulkhead::spec::virtio {
 
 // Device types [virtio-1.3 §5].
+inline constexpr u32 kTypeNetwork = 1;
 inline constexpr u32 kTypeBlock = 2;
 inline constexpr u32 kTypeConsole = 3;
 inline constexpr u32 kTypeEntropy = 4;
@@ -124,6 +125,53 @@ struct Config {  // [virtio-1.3 §5.2.4]
 };
 static_assert(sizeof(Config) == 64 && sizeof(RequestHeader) == 16 && sizeof(RangeSegment) == 16);
 }  // namespace blk
+
+namespace net {  // [virtio-1.3 §5.1]
+inline constexpr u64 kFeatureChecksum = feature(0);
+inline constexpr u64 kFeatureGuestChecksum = feature(1);
+inline constexpr u64 kFeatureGuestOffloads = feature(2);  // they may be changed by the control queue
+inline constexpr u64 kFeatureMtu = feature(3);
+inline constexpr u64 kFeatureMac = feature(5);
+inline constexpr u64 kFeatureGuestTso4 = feature(7);
+inline constexpr u64 kFeatureGuestTso6 = feature(8);
+inline constexpr u64 kFeatureGuestEcn = feature(9);
+inline constexpr u64 kFeatureHostTso4 = feature(11);
+inline constexpr u64 kFeatureHostTso6 = feature(12);
+inline constexpr u64 kFeatureHostEcn = feature(13);
+inline constexpr u64 kFeatureMergeable = feature(15);
+inline constexpr u64 kFeatureStatus = feature(16);
+inline constexpr u64 kFeatureControl = feature(17);
+inline constexpr u64 kFeatureControlRx = feature(18);
+inline constexpr u64 kFeatureMultiQueue = feature(22);
+inline constexpr u64 kFeatureControlMac = feature(23);
+inline constexpr u64 kFeatureGuestUso4 = feature(54);
+inline constexpr u64 kFeatureGuestUso6 = feature(55);
+inline constexpr u64 kFeatureHostUso = feature(56);
+// Queues: pair N has receive 2N and transmit 2N+1; the control queue is behind the last that there could be [§5.1.2].
+inline constexpr u16 kStatusLinkUp = 1;
+// In front of each packet [§5.1.6]: net::FrameHeader and, always in a modern device, this.
+inline constexpr u32 kHeaderBytes = 12, kBufferCountAt = 10;
+// Classes and commands of the control queue [§5.1.6.5]; what comes back is one byte.
+inline constexpr u8 kControlOk = 0, kControlError = 1;
+inline constexpr u8 kClassRx = 0, kClassMac = 1, kClassMultiQueue = 4, kClassOffloads = 5;
+inline constexpr u8 kRxPromiscuous = 0, kRxAllMulticast = 1, kRxAllUnicast = 2, kRxNoMulticast = 3, kRxNoUnicast = 4,
+                    kRxNoBroadcast = 5;
+inline constexpr u8 kMacTable = 0, kMacAddress = 1;
+inline constexpr u8 kMultiQueuePairs = 0;
+inline constexpr u8 kOffloadsSet = 0;
+
+struct Config {  // [§5.1.4]
+  u8 mac[6];
+  u16 status;
+  u16 max_virtqueue_pairs;
+  u16 mtu;
+  u32 speed;
+  u8 duplex, rss_max_key_size;
+  u16 rss_max_indirection_table_length;
+  u32 supported_hash_types;
+};
+static_assert(sizeof(Config) == 24);
+}  // namespace net
 
 namespace console {  // [virtio-1.3 §5.3]
 inline constexpr u64 kFeatureSize = feature(0);

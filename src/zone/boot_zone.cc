@@ -62,6 +62,7 @@ ZoneEnd end_of(const Outcome& outcome, BootLoop::Why why, const ConsoleLog& log,
 Result<Outcome> one_life(const MachineSpec& spec, MachineParts& parts, engine::Engine& engine, BootLoop& loop,
                          ZoneControl& control, Report& report) {
   BH_ASSIGN(const auto machine, make_machine(engine, spec.backend, parts.config));
+  BH_TRY(networks_ready(parts));
   if (!report.milestones.kernel_loaded) report.milestones.kernel_loaded = HostClock{}.now();
   control.attach(*machine, parts, report, loop);
   std::thread runner{[&] { loop.machine_finished(machine->run()); }};

@@ -22,6 +22,14 @@ Result<MachineParts> machine_parts(const MachineSpec& spec, const std::vector<Di
   parts.config.memory_bytes = spec.memory_bytes;
   parts.config.cpu_model = spec.cpu_model;
   parts.config.engine_options = spec.engine_options;
+  for (const net::NetConfig& wanted : spec.networks) {
+    if (wanted.kind == net::NetConfig::Kind::kNone) continue;
+    BH_ASSIGN(net::Network network, net::open_network(wanted, spec.vcpus));
+    const net::NetConfig& opened = network.config;
+    parts.config.networks.push_back(
+        {network.end.get(), {opened.mac, opened.mtu, opened.queues, opened.out, opened.in}});
+    parts.networks.push_back(std::move(network));
+  }
   return parts;
 }
 
@@ -53,6 +61,11 @@ Result<std::unique_ptr<machine::Machine>> make_machine(engine::Engine& engine, e
     return machine::Pv::create(engine, std::move(pv));
   }
   return machine::Microvm::create(engine, config);
+}
+
+Result<void> networks_ready(MachineParts& parts) {
+  for (net::Network& network : parts.networks) BH_TRY(net::wait_until_ready(network));
+  return {};
 }
 
 void describe_machine(const MachineSpec& spec, const std::string& kernel_path, Report& report) {

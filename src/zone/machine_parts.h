@@ -6,23 +6,28 @@
 
 #include "block/disk/open_disk.h"
 #include "machine/microvm/microvm.h"
+#include "net/open/net_config.h"
 #include "zone/report.h"
 #include "zone/zone_spec.h"
 
 namespace bulkhead::zone {
 
-// Open disks, and the machine's configuration that points at them: of the machine `microvm`, and what the machine `pv`
+// Open disks and networks, and the machine's configuration that points at them: of the machine `microvm`, and what the machine `pv`
 // has of it.
 struct MachineParts {
   std::vector<std::unique_ptr<block::Disk>> disks;
+  std::vector<net::Network> networks;
   std::vector<DiskSpec> files;  // what config.disks are, one by one
   bool has_root = false;        // the first disk is the zone's root
   machine::MicrovmConfig config;
 };
 
 // Everything of `spec` but the kernel, initrd, command line and consoles. `first` (if not empty) comes before the
-// spec's own disks. Errors: a disk that cannot be opened.
+// spec's own disks. Errors: a disk or a network that cannot be opened.
 Result<MachineParts> machine_parts(const MachineSpec& spec, const std::vector<DiskSpec>& first);
+
+// Waits until its networks serve. Errors: one cannot.
+Result<void> networks_ready(MachineParts& parts);
 
 // The machine of the virt backend. Errors: what the configuration asks for is not to be had there.
 Result<std::unique_ptr<machine::Machine>> make_machine(engine::Engine& engine, engine::VirtBackend backend,

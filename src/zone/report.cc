@@ -66,6 +66,35 @@ Json disks_json(const std::vector<machine::DiskStatistics>& disks) {
   return out;
 }
 
+Json direction_json(const device::NetStatistics::Direction& direction) {
+  Json out = Json::object();
+  u64 packets = 0;
+  for (const auto& [name, value] : direction.counters) {
+    out[name] = value;
+    if (name == "packets") packets = value;
+  }
+  out["depth"] = direction.depth;
+  out["deepest"] = direction.deepest;
+  out["mean_ns"] = mean(direction.sum_ns, packets);
+  out["p50_ns"] = direction.p50_ns;
+  out["p99_ns"] = direction.p99_ns;
+  return out;
+}
+
+Json networks_json(const std::vector<machine::NetworkStatistics>& networks) {
+  Json out = Json::object();
+  for (const machine::NetworkStatistics& network : networks) {
+    Json queues = Json::array();
+    for (const device::NetStatistics::Queue& queue : network.done.queues)
+      queues.push_back({{"out", direction_json(queue.out)}, {"in", direction_json(queue.in)}});
+    out[network.name] = {{"mac", network.done.mac},
+                         {"mtu", network.done.mtu},
+                         {"link", network.done.link_up ? "up" : "down"},
+                         {"queues", std::move(queues)}};
+  }
+  return out;
+}
+
 bool is_mapping_line(std::string_view line) {  // "55d0c000-55d0d000 r--p ..."; the other lines are "Name:  value"
   const std::string_view first = line.substr(0, line.find(' '));
   return first.contains('-') && !first.ends_with(':');
@@ -99,6 +128,7 @@ void take_statistics(const machine::Machine& machine, Report& report) {
   report.exits = machine.exit_statistics();
   report.hypercalls = machine.hypercall_statistics();
   report.disks = machine.disk_statistics();
+  report.networks = machine.network_statistics();
   report.engine_counters = machine.engine_counters();
   report.kernel = machine.kernel_description();
   std::ifstream in{"/proc/self/smaps"};
@@ -120,6 +150,7 @@ std::string report_json(const Report& report, int indent) {
       {"exits", exits_json(report.exits)},
       {"hypercalls", hypercalls_json(report.hypercalls)},
       {"disk_statistics", disks_json(report.disks)},
+      {"network_statistics", networks_json(report.networks)},
       {"engine_counters", counters},
       {"resets", report.resets},
       {"monitor_rss_bytes", report.monitor_rss_bytes},

@@ -26,6 +26,7 @@ struct Report {
   std::vector<machine::ExitStatistics> exits;
   std::vector<machine::HypercallStatistics> hypercalls;  // empty where the guest has no hypercalls
   std::vector<machine::DiskStatistics> disks;
+  std::vector<machine::NetworkStatistics> networks;
   std::vector<std::pair<std::string, u64>> engine_counters;
   u64 monitor_rss_bytes = 0;  // without the guest's memory
   unsigned resets = 0;

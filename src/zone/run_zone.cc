@@ -35,9 +35,10 @@ std::string command_line(engine::VirtBackend backend, const RootDisk& root, std:
   return line;
 }
 
-Result<std::string> start_request(const ZoneSpec& spec) {
+Result<std::string> start_request(const ZoneSpec& spec, const std::vector<net::Network>& networks) {
   StartRequest request{
       .terminal = spec.terminal, .hostname = spec.machine.name, .directory = spec.directory, .arguments = spec.command};
+  for (const net::Network& network : networks) request.networks.push_back(network.for_agent());
   if (const auto size = our_terminal_size()) {
     request.columns = size->columns;
     request.rows = size->rows;
@@ -95,7 +96,7 @@ std::vector<std::string> command_environment(const std::vector<std::string>& ext
 Result<ZoneEnd> run_zone(const ZoneSpec& spec, engine::Engine& engine, Cache& cache, Workshop& workshop,
                          Report& report) {
   set_zone_identity(spec.machine.name);
-  BH_ASSIGN(std::string request, start_request(spec));
+  BH_TRY(start_request(spec, {}));  // before it has cost anything
   Wake wake;
   BH_ASSIGN(const auto control,
             ZoneControl::open(spec.machine, report, fmt::format("run {}", fmt::join(spec.command, " ")), wake));
@@ -107,6 +108,8 @@ Result<ZoneEnd> run_zone(const ZoneSpec& spec, engine::Engine& engine, Cache& ca
   parts.config.console_ports = {{"", &hvc, true}, {agent::kPortName, &port, false}};
   BH_ASSIGN(const auto machine, make_machine(engine, spec.machine.backend, parts.config));
   report.milestones.kernel_loaded = HostClock{}.now();
+  BH_TRY(networks_ready(parts));
+  BH_ASSIGN(std::string request, start_request(spec, parts.networks));
   std::optional<RawTerminal> raw;
   if (spec.terminal && ::isatty(STDIN_FILENO) == 1) {
     BH_ASSIGN(RawTerminal entered, RawTerminal::enter(STDIN_FILENO));

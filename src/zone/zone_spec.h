@@ -7,6 +7,7 @@
 #include "block/disk/open_disk.h"
 #include "engine/choose.h"
 #include "machine/machine.h"
+#include "net/open/net_config.h"
 #include "zone/image/rootfs.h"
 
 namespace bulkhead::zone {
@@ -25,6 +26,9 @@ struct MachineSpec {
   std::string kernel;  // `run`: a file, a stored kernel, or empty for the default; `boot`: a file or a stored kernel
   std::string initrd;  // `run`: empty for our own
   std::string append;  // added to our kernel command line; under `boot` it is the whole of it
+  static constexpr unsigned kMaxNetworks = 8;
+  std::vector<net::NetConfig> networks;
+  bool networks_given = false;  // otherwise `run` has a user network, where it can
   std::vector<DiskSpec> disks;  // behind the root disk, if there is one
   std::vector<std::pair<std::string, std::string>> engine_options;
 };

@@ -5,6 +5,7 @@
 
 #include "device/virtio/blk/blk.h"
 #include "device/virtio/console/console.h"
+#include "device/virtio/net/net.h"
 #include "device/virtio/rng/rng.h"
 #include "spec/acpi.h"
 #include "spec/acpi_ports.h"
@@ -75,13 +76,17 @@ Result<void> Board::add_virtio_devices(const MicrovmConfig& config) {
     BH_TRY(add_virtio(std::make_unique<VirtioConsole>(*console_core_)));
   }
   if (config.rng) BH_TRY(add_virtio(std::make_unique<VirtioRng>(entropy_)));
+  for (const NetDevice& network : config.networks) {
+    net_cores_.push_back(std::make_unique<device::NetCore>(*network.end, network.settings));
+    BH_TRY(add_virtio(std::make_unique<VirtioNet>(*net_cores_.back())));
+  }
   return {};
 }
 
 Result<void> Board::add_virtio(std::unique_ptr<device::virtio::VirtioDevice> device) {
   const auto number = static_cast<unsigned>(virtio_devices_.size());
   if (number >= layout::kVirtioGsis.size())
-    return fail("the machine microvm has room for {} virtio devices in all: use fewer disks",
+    return fail("the machine microvm has room for {} virtio devices in all: use fewer disks or networks",
                 layout::kVirtioGsis.size());
   const VirtioMmioWindow window = layout::virtio_window(number);
   BH_ASSIGN(VirtioLink* const link, this->link(window));
@@ -116,6 +121,12 @@ std::vector<DiskStatistics> Board::disk_statistics() const {
   std::vector<DiskStatistics> all;
   for (const auto& core : block_cores_)
     all.push_back({std::string{"vd"} + static_cast<char>('a' + all.size()), device::statistics_of(*core)});
+  return all;
+}
+
+std::vector<NetworkStatistics> Board::network_statistics() const {
+  std::vector<NetworkStatistics> all;
+  for (const auto& core : net_cores_) all.push_back({fmt::format("net{}", all.size()), device::statistics_of(*core)});
   return all;
 }
 

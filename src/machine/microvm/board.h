@@ -9,6 +9,7 @@
 #include "device/acpi_pm/acpi_pm.h"
 #include "device/core/block/block_core.h"
 #include "device/core/console/console_core.h"
+#include "device/core/net/net_core.h"
 #include "device/core/rng/host_entropy.h"
 #include "device/debug_exit/debug_exit.h"
 #include "device/debugcon/debugcon.h"
@@ -40,8 +41,9 @@ class Board {
   Bus& mmio() { return mmio_; }
   // Asserts an interrupt for a moment; one that is not there is ignored. Any thread.
   void pulse(Gsi gsi);
-  // The windows of the virtio devices in the order of their slots: disks, console, rng.
+  // The windows of the virtio devices in the order of their slots: disks, console, rng, networks.
   std::vector<DiskStatistics> disk_statistics() const;  // any thread
+  std::vector<NetworkStatistics> network_statistics() const;  // any thread
   std::vector<VirtioMmioWindow> virtio_windows() const;
 
  private:
@@ -73,6 +75,7 @@ class Board {
   std::unique_ptr<device::Debugcon> debugcon_;
   device::HostEntropy entropy_;
   std::vector<std::unique_ptr<device::BlockCore>> block_cores_;
+  std::vector<std::unique_ptr<device::NetCore>> net_cores_;
   std::unique_ptr<device::ConsoleCore> console_core_;
   // A transport resets its device when it goes, so the devices come first.
   std::vector<std::unique_ptr<device::virtio::VirtioDevice>> virtio_devices_;

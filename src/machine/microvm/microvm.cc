@@ -64,6 +64,7 @@ class MicrovmMachine final : public Microvm {
   void stop() override { gang_->finish({Outcome::Kind::kStopped, 0, {}}); }
   std::vector<ExitStatistics> exit_statistics() const override { return gang_->meter().statistics(); }
   std::vector<DiskStatistics> disk_statistics() const override { return board_->disk_statistics(); }
+  std::vector<NetworkStatistics> network_statistics() const override { return board_->network_statistics(); }
   std::string kernel_description() const override { return description_; }
 
   Result<Asked> request_shutdown(ShutdownRequest what) override {

@@ -14,13 +14,13 @@ namespace bulkhead::zone {
 namespace {
 
 constexpr unsigned kKept = 16;  // archives in the cache
-constexpr std::string_view kLayout = "initramfs layout 2";
+constexpr std::string_view kLayout = "initramfs layout 3";
 
 std::vector<WantedModule> modules_for(engine::VirtBackend backend, RootFormat format, RootAccess access) {
-  std::vector<WantedModule> wanted = {{"virtio_mmio"}, {"virtio_console"}, {"virtio_blk"}, {"virtio_rng", false}};
+  std::vector<WantedModule> wanted = {{"virtio_mmio"}, {"virtio_console"}, {"virtio_blk"}, {"virtio_rng", false}, {"virtio_net", false}};
   // The first look of xen_blkfront at its disks finds them not connected yet, and the next is 100 ms later.
   if (backend == engine::VirtBackend::kPv)
-    wanted = {{.name = "xen_blkfront", .waits = true}, {"xen_evtchn"}, {"xen_gntalloc"}};
+    wanted = {{.name = "xen_blkfront", .waits = true}, {"xen_evtchn"}, {"xen_gntalloc"}, {"xen_netfront", false}};
   wanted.push_back({std::string{format_name(format)}});
   if (access == RootAccess::kOverlay) wanted.push_back({"overlay"});
   return wanted;

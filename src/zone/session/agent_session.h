@@ -17,6 +17,7 @@ struct StartRequest {
   u16 columns = 80, rows = 25;
   std::string hostname = {}, directory = "/";
   std::vector<std::string> arguments = {}, environment = {};  // environment: "NAME=value"
+  std::vector<std::string> networks = {};                     // see guest/agent/start_request.h
 };
 // The request as the agent reads it; empty when it is beyond the protocol's bounds (too long, a NUL inside).
 std::string encode_start_request(const StartRequest& request);

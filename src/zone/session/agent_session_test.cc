@@ -205,12 +205,13 @@ TEST(StartRequest, IsReadBackAsItWasWritten) {
                                             .hostname = "zone",
                                             .directory = "/tmp",
                                             .arguments = {"a", ""},
-                                            .environment = {"X=1"}});
+                                            .environment = {"X=1"},
+                                            .networks = {"mac=02:00:00:00:00:01"}});
   agent::StartReader reader{bytes};
   agent::StartHeader header{};
   ASSERT_TRUE(reader.header(header));
   EXPECT_EQ(header.columns, 100);
-  for (const char* const text : {"zone", "/tmp", "a", "", "X=1"}) EXPECT_STREQ(reader.next_string(), text);
+  for (const char* const text : {"zone", "/tmp", "a", "", "X=1", "mac=02:00:00:00:00:01"}) EXPECT_STREQ(reader.next_string(), text);
   EXPECT_TRUE(reader.at_end());
 }
 
@@ -219,6 +220,7 @@ TEST(StartRequest, BeyondBoundsIsRefused) {
   EXPECT_TRUE(encode_start_request({.arguments = {std::string("a\0b", 3)}}).empty());
   EXPECT_TRUE(encode_start_request({.arguments = {std::string(agent::kMaxStartRequest, 'x')}}).empty());
   EXPECT_TRUE(encode_start_request({.arguments = std::vector<std::string>(agent::kMaxArguments + 1, "x")}).empty());
+  EXPECT_TRUE(encode_start_request({.arguments = {"a"}, .networks = std::vector<std::string>(9, "mac=")}).empty());
 }
 
 TEST(StartRequest, ReaderSurvivesEveryTruncationAndFlip) {

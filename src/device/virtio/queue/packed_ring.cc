@@ -74,9 +74,20 @@ void PackedRing::complete(u16 id, u16 ring_entries, u32 written) {
   store<u32>(entry + 8, written);
   store<u16>(entry + kIdAt, id);
   const auto flags = static_cast<u16>((used_.wrap ? kDescAvail | kDescUsed : 0) | (written != 0 ? kDescWrite : 0));
-  store<u16>(entry + kFlagsAt, flags, std::memory_order_seq_cst);  // why seq_cst: see SplitRing::complete
+  if (together_ && first_flags_at_ == nullptr) {
+    first_flags_at_ = entry + kFlagsAt;
+    first_flags_ = flags;
+  } else {
+    store<u16>(entry + kFlagsAt, flags, std::memory_order_seq_cst);  // why seq_cst: see SplitRing::complete
+  }
   advance(used_, ring_entries);
   unsignalled_ += ring_entries;
+}
+
+void PackedRing::end_together() {
+  together_ = false;
+  if (first_flags_at_ != nullptr)
+    store<u16>(std::exchange(first_flags_at_, nullptr), first_flags_, std::memory_order_seq_cst);
 }
 
 bool PackedRing::interrupt_wanted() {

@@ -74,6 +74,20 @@ void Queue::push(Chain chain, u32 written) {
   });
 }
 
+void Queue::begin_together() {
+  with(ring_, [](auto& ring) {
+    ring.begin_together();
+    return true;
+  });
+}
+
+void Queue::end_together() {
+  with(ring_, [](auto& ring) {
+    ring.end_together();
+    return true;
+  });
+}
+
 void Queue::drop(Chain chain) { recycle(chain); }
 
 bool Queue::interrupt_wanted() {

@@ -22,6 +22,7 @@ class Queue {
   Queue(Queue&&) noexcept = default;
 
   u32 max_size() const { return max_size_; }
+  u32 size() const { return size_; }  // as enabled
   // For the transport. enable() refuses (false, and a fault) what cannot be; the rings start from zero.
   bool enable(const QueueConfig& config);
   void disable();
@@ -31,6 +32,9 @@ class Queue {
   std::optional<Chain> pop();
   // Gives a chain back: `written` bytes from the start of its writable side were written.
   void push(Chain chain, u32 written);
+  // What is pushed between the two becomes visible to the driver at once, as one packet's buffers must.
+  void begin_together();
+  void end_together();
   // Gives a chain back without telling the driver, because the queue is being reset.
   void drop(Chain chain);
   // Ask once after a batch of push().

@@ -66,10 +66,16 @@ void SplitRing::complete(u16 id, u16, u32 written) {
   std::byte* const entry = used_ + kEntriesAt + kUsedEntry * (next_used_ & (size_ - 1));
   store<u32>(entry, id);
   store<u32>(entry + 4, written);
+  ++next_used_;
+  ++unsignalled_;
   // Sequentially consistent against the driver's event index or flag, which interrupt_wanted() reads next: either we
   // see its wish, or it sees our entry.
-  store<u16>(used_ + kIndexAt, ++next_used_, std::memory_order_seq_cst);
-  ++unsignalled_;
+  if (!together_) store<u16>(used_ + kIndexAt, next_used_, std::memory_order_seq_cst);
+}
+
+void SplitRing::end_together() {
+  together_ = false;
+  store<u16>(used_ + kIndexAt, next_used_, std::memory_order_seq_cst);
 }
 
 bool SplitRing::interrupt_wanted() {

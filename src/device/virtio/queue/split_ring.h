@@ -28,6 +28,9 @@ class SplitRing {
   bool attach(const GuestMemory& memory, const QueueConfig& config);
   Found next(ChainBuilder& builder);
   void complete(u16 id, u16 ring_entries, u32 written);
+  // The driver sees all completions between the two at once.
+  void begin_together() { together_ = true; }
+  void end_together();
   bool interrupt_wanted();  // about all completions since it was last asked
   void disable_notifications();
   bool enable_notifications();  // true: something is available already
@@ -37,7 +40,7 @@ class SplitRing {
   Fault walk(u16 head, ChainBuilder& builder) const;
   std::byte *table_ = nullptr, *available_ = nullptr, *used_ = nullptr;
   u16 size_ = 0;
-  bool indirect_ = false, event_index_ = false;
+  bool indirect_ = false, event_index_ = false, together_ = false;
   u16 next_available_ = 0, next_used_ = 0;  // free-running
   u32 unsignalled_ = 0;                     // completions since interrupt_wanted()
 };

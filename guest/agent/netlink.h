@@ -1,0 +1,21 @@
+// Talking to the kernel about network devices: one request, one answer.
+#pragma once
+#include <cstdint>
+
+namespace bulkhead::agent {
+
+class Netlink {
+ public:
+  Netlink();
+  ~Netlink();
+  // Each false with errno. `prefix` in bits; `address` and `gateway` of 4 (AF_INET) or 16 (AF_INET6) bytes.
+  bool set_up(int device, std::uint32_t mtu);  // 0: as it is
+  bool add_address(int device, int family, const void* address, unsigned prefix);
+  bool add_default_route(int device, int family, const void* gateway);
+
+ private:
+  bool ask(void* request);
+  int socket_;
+};
+
+}  // namespace bulkhead::agent

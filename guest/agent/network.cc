@@ -1,0 +1,173 @@
+#include <arpa/inet.h>
+#include <dirent.h>
+#include <fcntl.h>
+#include <net/if.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <cerrno>
+
+#include "guest/agent/agent.h"
+#include "guest/agent/dhcp.h"
+#include "guest/agent/netlink.h"
+
+namespace bulkhead::agent {
+namespace {
+
+constexpr int kDeviceTimeoutMs = 10'000;
+constexpr unsigned kMaxServers = 3;  // resolv.conf(5) knows no more
+
+char g_servers[kMaxServers][INET6_ADDRSTRLEN];
+unsigned g_server_count = 0;
+
+void add_server(const char* text) {
+  for (unsigned i = 0; i < g_server_count; ++i)
+    if (strcmp(g_servers[i], text) == 0) return;
+  if (g_server_count < kMaxServers && strlen(text) < sizeof g_servers[0]) strcpy(g_servers[g_server_count++], text);
+}
+
+bool read_line(const char* path, char* out, int size) {
+  FILE* const file = fopen(path, "re");
+  if (file == nullptr) return false;
+  const bool good = fgets(out, size, file) != nullptr;
+  fclose(file);
+  if (good) out[strcspn(out, "\n")] = 0;
+  return good;
+}
+
+// The device with this MAC address, that is no VLAN or the like of it: its name; false: none.
+bool find_device(const char* mac, char (&name)[IF_NAMESIZE]) {
+  DIR* const folder = opendir("/sys/class/net");
+  if (folder == nullptr) return false;
+  bool found = false;
+  while (const dirent* const entry = found ? nullptr : readdir(folder)) {
+    char path[300], address[32];
+    snprintf(path, sizeof path, "/sys/class/net/%s/address", entry->d_name);
+    found = entry->d_name[0] != '.' && read_line(path, address, sizeof address) && strcasecmp(address, mac) == 0;
+    if (found) snprintf(name, sizeof name, "%.15s", entry->d_name);
+  }
+  closedir(folder);
+  return found;
+}
+
+bool wait_for_device(const char* mac, char (&name)[IF_NAMESIZE]) {
+  for (int waited = 0; waited < kDeviceTimeoutMs; waited += 5) {
+    if (find_device(mac, name)) return true;
+    const timespec pause{0, 5'000'000};
+    nanosleep(&pause, nullptr);
+  }
+  return false;
+}
+
+int parse_address(const char* text, void* out) {
+  if (inet_pton(AF_INET, text, out) == 1) return AF_INET;
+  return inet_pton(AF_INET6, text, out) == 1 ? AF_INET6 : 0;
+}
+
+bool write_file(const char* path, const char* text) {
+  const int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+  if (fd < 0) return false;
+  const auto size = static_cast<ssize_t>(strlen(text));
+  const bool good = write(fd, text, static_cast<size_t>(size)) == size;
+  close(fd);
+  return good;
+}
+
+// Where addresses are given, those are all: routers need not be listened to.
+void ignore_routers(const char* device) {
+  char path[96];
+  snprintf(path, sizeof path, "/proc/sys/net/ipv6/conf/%s/accept_ra", device);
+  write_file(path, "0");
+}
+
+bool use_lease(Netlink& kernel, int device, const DhcpLease& lease, Failure& failure) {
+  if (lease.mtu != 0 && !kernel.set_up(device, lease.mtu)) return failed(failure, "setting the MTU that DHCP offers");
+  if (!kernel.add_address(device, AF_INET, &lease.address, lease.prefix))
+    return failed(failure, "setting the address that DHCP offers");
+  if (lease.router != 0 && !kernel.add_default_route(device, AF_INET, &lease.router))
+    return failed(failure, "setting the route that DHCP offers");
+  for (unsigned i = 0; i < lease.server_count; ++i) {
+    char text[INET_ADDRSTRLEN];
+    add_server(inet_ntop(AF_INET, &lease.servers[i], text, sizeof text));
+  }
+  return true;
+}
+
+struct Words {
+  const char* mac = nullptr;
+  std::uint32_t mtu = 0;
+  bool dhcp = false, address6 = false;
+};
+
+// One word; what needs the device to be up waits for the second pass.
+bool apply(Netlink& kernel, int device, char* word, bool routes, Failure& failure) {
+  char* const value = strchr(word, '=');
+  if (value == nullptr) return true;
+  unsigned char address[16];
+  char text[64];
+  if (routes && strncmp(word, "gw=", 3) == 0) {
+    const int family = parse_address(value + 1, address);
+    if (family == 0 || !kernel.add_default_route(device, family, address))
+      return failed(failure, "setting the default route by %.64s", value + 1);
+  }
+  if (!routes && strncmp(word, "ip=", 3) == 0) {
+    snprintf(text, sizeof text, "%s", value + 1);
+    char* const slash = strchr(text, '/');
+    if (slash != nullptr) *slash = 0;
+    const int family = parse_address(text, address);
+    if (family == 0 || slash == nullptr ||
+        !kernel.add_address(device, family, address, static_cast<unsigned>(atoi(slash + 1))))
+      return failed(failure, "setting the address %.64s", value + 1);
+  }
+  if (!routes && strncmp(word, "dns=", 4) == 0) add_server(value + 1);
+  return true;
+}
+
+}  // namespace
+
+bool configure_network(char* network, Failure& failure) {
+  char* list[64];
+  unsigned count = 0;
+  for (char* word = strtok(network, " "); word != nullptr && count < 64; word = strtok(nullptr, " ")) list[count++] = word;
+  Words words;
+  for (unsigned i = 0; i < count; ++i) {
+    if (strncmp(list[i], "mac=", 4) == 0) words.mac = list[i] + 4;
+    if (strncmp(list[i], "mtu=", 4) == 0) words.mtu = static_cast<std::uint32_t>(atoi(list[i] + 4));
+    if (strcmp(list[i], "dhcp=1") == 0) words.dhcp = true;
+    if (strncmp(list[i], "ip=", 3) == 0 && strchr(list[i], ':') != nullptr) words.address6 = true;
+  }
+  char name[IF_NAMESIZE] = {};
+  if (words.mac == nullptr || !wait_for_device(words.mac, name))
+    return failed_plainly(failure, "no network device %s appeared", words.mac != nullptr ? words.mac : "");
+  const int device = static_cast<int>(if_nametoindex(name));
+  if (words.address6) ignore_routers(name);
+  Netlink kernel;
+  if (!kernel.set_up(device, words.mtu)) return failed(failure, "setting %s up with an MTU of %u", name, words.mtu);
+  for (const bool routes : {false, true})
+    for (unsigned i = 0; i < count; ++i)
+      if (!apply(kernel, device, list[i], routes, failure)) return false;
+  if (!words.dhcp) return true;
+  DhcpLease lease;
+  return ask_dhcp(device, words.mac, lease, failure) && use_lease(kernel, device, lease, failure);
+}
+
+void write_names(const char* hostname) {
+  char text[1024];
+  int used = 0;
+  for (unsigned i = 0; i < g_server_count; ++i)
+    used += snprintf(text + used, sizeof text - static_cast<unsigned>(used), "nameserver %s\n", g_servers[i]);
+  if (used > 0) {
+    unlink("/etc/resolv.conf");  // where it is a link into another system's /run
+    write_file("/etc/resolv.conf", text);
+  }
+  struct stat status;
+  if (stat("/etc/hosts", &status) == 0) return;
+  snprintf(text, sizeof text, "127.0.0.1 localhost\n::1 localhost ip6-localhost\n127.0.1.1 %.64s\n", hostname);
+  write_file("/etc/hosts", text);
+}
+
+}  // namespace bulkhead::agent

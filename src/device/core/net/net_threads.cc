@@ -1,0 +1,161 @@
+// The pairs' threads: when they work, when they sleep, and how they are held still.
+#include <fmt/format.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include <algorithm>
+
+#include "base/assert.h"
+#include "device/core/net/net_core.h"
+
+namespace bulkhead::device {
+
+using net::Offloads;
+
+NetCore::NetCore(net::End& end, const NetSettings& settings)
+    : end_{end}, settings_{settings}, out_buckets_{settings.out}, in_buckets_{settings.in} {
+  const unsigned count = std::clamp(std::min(settings.queues, end.queue_count()), 1u, kMaxPairs);
+  for (unsigned i = 0; i < count; ++i) {
+    pairs_.push_back(std::make_unique<Pair>());
+    pairs_[i]->index = i;
+    pairs_[i]->queue = &end.queue(i);
+    pairs_[i]->wake = UniqueFd{::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)};
+    BH_ASSERT(pairs_[i]->wake);
+  }
+}
+
+NetCore::~NetCore() {
+  exit_ = true;
+  for (const auto& pair : pairs_) wake(*pair);
+  for (const auto& pair : pairs_)
+    if (pair->thread.joinable()) pair->thread.join();
+}
+
+void NetCore::start(NetRings& rings, unsigned pairs, Offloads out, Offloads in) {
+  paused([&] {
+    rings_ = &rings;
+    out_allowed_ = out;
+    set_accepted(in);
+    set_pairs(pairs);
+  });
+  sigset_t all, before;  // signals are the business of other threads
+  ::sigfillset(&all);
+  ::pthread_sigmask(SIG_SETMASK, &all, &before);
+  for (const auto& pair : pairs_) {
+    if (pair->thread.joinable()) continue;
+    pair->thread = std::thread{[this, one = pair.get()] { run(*one); }};
+    ::pthread_setname_np(pair->thread.native_handle(), fmt::format("bh-net-{}", pair->index).c_str());
+  }
+  ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
+}
+
+void NetCore::stop() {
+  paused([this] { halt(); });
+}
+
+void NetCore::halt() {
+  rings_ = nullptr;
+  active_ = 0;
+  for (const auto& pair : pairs_) {
+    forget_out(pair->index);
+    forget_in(*pair);
+  }
+}
+
+void NetCore::set_link_changed(std::function<void()> changed) {
+  paused([&] { link_changed_ = std::move(changed); });
+}
+
+void NetCore::forget_in(Pair& pair) {
+  pair.in_held = pair.wait_room = false;
+  pair.in_segments = {};
+}
+
+void NetCore::forget_out(unsigned pair) {
+  pairs_[pair]->out_held = pairs_[pair]->wait_writable = false;
+  pairs_[pair]->out_segments = {};
+}
+
+void NetCore::set_pairs(unsigned pairs) {
+  active_ = std::clamp(pairs, 1u, pair_count());
+  end_.set_active(active_);
+}
+
+void NetCore::set_accepted(Offloads in) {
+  in_accepted_ = in;
+  end_.set_accepted(in);
+}
+
+void NetCore::wake(Pair& pair) {
+  if (!pair.asleep.exchange(false)) return;
+  const u64 one = 1;
+  (void)!::write(pair.wake.get(), &one, sizeof one);
+}
+
+void NetCore::kick_out(unsigned pair) {
+  Nanoseconds none = 0;
+  pairs_[pair]->out_kick.compare_exchange_strong(none, clock_.now());
+  pairs_[pair]->in_kick.store(true);
+  wake(*pairs_[pair]);
+}
+
+void NetCore::kick_in(unsigned pair) {
+  pairs_[pair]->in_kick.store(true);
+  wake(*pairs_[pair]);
+}
+
+void NetCore::paused(const std::function<void()>& change) {
+  const std::lock_guard one_pause{pause_mutex_};
+  pauses_.fetch_add(1);
+  for (const auto& pair : pairs_) pair->mutex.lock();
+  change();
+  for (const auto& pair : pairs_) pair->mutex.unlock();
+  pauses_.fetch_sub(1);
+  pauses_.notify_all();
+  for (const auto& pair : pairs_) {  // what they wait for may be another thing now
+    pair->in_kick.store(true);
+    wake(*pair);
+  }
+}
+
+void NetCore::run(Pair& pair) {
+  while (!exit_) {
+    while (const u32 pauses = pauses_.load()) pauses_.wait(pauses);  // lets paused() have the lock
+    bool busy;
+    {
+      const std::lock_guard lock{pair.mutex};
+      busy = turn(pair);
+    }
+    if (!busy) wait(pair);
+  }
+}
+
+// `asleep` first and then a last look, so that a kick is either seen by the look or writes to `wake`.
+void NetCore::wait(Pair& pair) {
+  pollfd entries[2] = {{pair.wake.get(), POLLIN, 0}, {-1, 0, 0}};
+  timespec left{};
+  bool timed = false;
+  {
+    const std::lock_guard lock{pair.mutex};
+    const bool works = rings_ != nullptr && pair.index < active_ && link_up();
+    if (works && !pair.in_held) entries[1].events |= POLLIN;
+    if (works && (pair.wait_writable || pair.queue->unflushed())) entries[1].events |= POLLOUT;
+    // Also where nothing is wanted: an end that dies says POLLHUP.
+    if (works && entries[1].events != 0) entries[1].fd = pair.queue->descriptor();
+    if (works && pair.wake_at != ~Nanoseconds{0}) {
+      const Nanoseconds now = clock_.now(), time = pair.wake_at > now ? pair.wake_at - now : 0;
+      left = {static_cast<time_t>(time / 1'000'000'000), static_cast<long>(time % 1'000'000'000)};
+      timed = true;
+    }
+  }
+  pair.asleep.store(true);
+  if (!pair.in_kick.load() && !exit_) ::ppoll(entries, 2, timed ? &left : nullptr, nullptr);
+  pair.asleep.store(false);
+  u64 times;
+  if (entries[0].revents != 0) (void)!::read(pair.wake.get(), &times, sizeof times);
+}
+
+}  // namespace bulkhead::device
