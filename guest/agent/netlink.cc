@@ -23,7 +23,7 @@ struct Request {
 };
 
 template <class Part>
-Request make(int type, int flags, Part Request::*part, const Part& value) {
+Request make(int type, int flags, Part Request::* part, const Part& value) {
   Request request;
   request.*part = value;
   request.header.nlmsg_len = NLMSG_LENGTH(sizeof value);

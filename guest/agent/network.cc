@@ -132,7 +132,8 @@ bool apply(Netlink& kernel, int device, char* word, bool routes, Failure& failur
 bool configure_network(char* network, Failure& failure) {
   char* list[64];
   unsigned count = 0;
-  for (char* word = strtok(network, " "); word != nullptr && count < 64; word = strtok(nullptr, " ")) list[count++] = word;
+  for (char* word = strtok(network, " "); word != nullptr && count < 64; word = strtok(nullptr, " "))
+    list[count++] = word;
   Words words;
   for (unsigned i = 0; i < count; ++i) {
     if (strncmp(list[i], "mac=", 4) == 0) words.mac = list[i] + 4;

@@ -67,6 +67,13 @@ int start_zone(const Common& common, Surroundings& around, const Work& work) {
   return report.exit_status;
 }
 
+void add_default_network(zone::MachineSpec& spec) {
+  if (auto network = net::default_network())
+    spec.networks.push_back(std::move(*network));
+  else
+    log_line(LogLevel::kWarning, network.error().message);
+}
+
 }  // namespace
 
 int run_command(const RunCommand& command, Surroundings& around) {
@@ -74,6 +81,7 @@ int run_command(const RunCommand& command, Surroundings& around) {
                     [&](engine::VirtBackend backend, engine::Engine& engine, zone::Cache& cache, Report& report) {
                       zone::ZoneSpec spec = command.spec;
                       spec.machine.backend = backend;
+                      if (!spec.machine.networks_given) add_default_network(spec.machine);
                       return zone::run_zone(spec, engine, cache, around.workshop, report);
                     });
 }

@@ -37,8 +37,9 @@ void add_common(CLI::App& app, Raw& raw) {
   app.add_option("--append", raw.machine.append, "kernel command line (run: added to ours)");
   app.add_option("--disk", raw.disks,
                  "a disk image, FILE or FILE,OPTION,... (ro, cache=none, iops=500, ...); may be repeated");
-  app.add_option("--net", raw.networks,
-                 "a network: none, user, tap=NAME, bridge=NAME or socket=PATH, with ,OPTION=... behind; may be repeated");
+  app.add_option(
+      "--net", raw.networks,
+      "a network: none, user, tap=NAME, bridge=NAME or socket=PATH, with ,OPTION=... behind; may be repeated");
   app.add_option("-p,--publish", raw.ports, "[ADDRESS:]HOST:GUEST[/udp]: a port of this host's for one of the zone's");
   app.add_option("--name", raw.machine.name, "the zone's name")->capture_default_str();
   app.add_option("--engine-option", raw.engine_options, "NAME=VALUE for the engine, e.g. dbt.mode=interpreter");

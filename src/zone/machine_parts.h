@@ -12,8 +12,8 @@
 
 namespace bulkhead::zone {
 
-// Open disks and networks, and the machine's configuration that points at them: of the machine `microvm`, and what the machine `pv`
-// has of it.
+// Open disks and networks, and the machine's configuration that points at them: of the machine `microvm`, and what the
+// machine `pv` has of it.
 struct MachineParts {
   std::vector<std::unique_ptr<block::Disk>> disks;
   std::vector<net::Network> networks;

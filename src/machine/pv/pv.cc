@@ -8,6 +8,7 @@
 #include "device/xenbus/bus/backend_bus.h"
 #include "device/xenbus/channel/channel.h"
 #include "device/xenbus/console/console_backend.h"
+#include "device/xenbus/net/net_backend.h"
 #include "device/xenbus/store/domain_zero.h"
 #include "device/xenbus/store/server.h"
 #include "device/xenbus/store/setup_domain.h"
@@ -92,6 +93,11 @@ class PvMachine final : public Pv {
     BH_TRY(connect(config, built));
     for (unsigned i = 0; i < config.disks.size(); ++i)
       if (config.disks[i] != nullptr) BH_TRY(disks_->add_at(i, *config.disks[i]));
+    for (unsigned i = 0; i < config.networks.size(); ++i) {
+      const NetDevice& network = config.networks[i];
+      net_cores_.push_back(std::make_unique<device::NetCore>(*network.end, network.settings));
+      BH_TRY(bus_->add(i, std::make_unique<xenbus::NetBackend>(*net_cores_[i], *grants_, *events_, i)));
+    }
     for (unsigned i = 0; i < config.others.size(); ++i)
       BH_TRY(bus_->add(i + 1, std::make_unique<xenbus::XenConsoleBackend>(config.others[i], *grants_, *events_)));
     for (const PvConfig::Channel& channel : config.channels)
@@ -115,6 +121,12 @@ class PvMachine final : public Pv {
 
   std::vector<ExitStatistics> exit_statistics() const override { return gang_->meter().statistics(); }
   std::vector<DiskStatistics> disk_statistics() const override { return disks_->statistics(); }
+
+  std::vector<NetworkStatistics> network_statistics() const override {
+    std::vector<NetworkStatistics> all;
+    for (const auto& core : net_cores_) all.push_back({fmt::format("net{}", all.size()), device::statistics_of(*core)});
+    return all;
+  }
 
   std::vector<HypercallStatistics> hypercall_statistics() const override {
     return machine::hypercall_statistics(*domain_);
@@ -214,6 +226,7 @@ class PvMachine final : public Pv {
   std::unique_ptr<xenbus::PvConsole> console_;
   std::unique_ptr<XenControl> control_;
   std::unique_ptr<XenDisks> disks_;  // the bus calls it
+  std::vector<std::unique_ptr<device::NetCore>> net_cores_;
   xenbus::Loop loop_;
   std::unique_ptr<xenbus::BackendBus> bus_;
   std::vector<std::unique_ptr<xenbus::Channel>> channels_;

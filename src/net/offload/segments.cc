@@ -5,13 +5,11 @@
 
 #include "base/big_endian.h"
 #include "net/offload/checksum.h"
+#include "net/offload/transport.h"
 
 namespace bulkhead::net {
 namespace {
 
-constexpr u16 kEtherVlan = 0x8100, kEtherIp4 = 0x0800, kEtherIp6 = 0x86dd;
-constexpr u8 kTcp = 6, kUdp = 17;
-constexpr u8 kHopByHop = 0, kRouting = 43, kDestination = 60;  // headers before the transport's [rfc8200 §4]
 constexpr u8 kFin = 0x01, kPush = 0x08, kCongestionReduced = 0x80;
 constexpr std::size_t kTcpFlagsAt = 13, kTcpChecksumAt = 16, kUdpChecksumAt = 6;
 
@@ -19,39 +17,19 @@ u8 byte_at(std::span<const std::byte> bytes, std::size_t at) { return std::to_in
 
 }  // namespace
 
-bool Segments::find_transport(std::span<const std::byte> frame) {
-  network_ = kEthernetBytes;
-  if (frame.size() < network_ + 40) return false;
-  u16 type = load_be<u16>(&frame[12]);
-  if (type == kEtherVlan) {
-    network_ += kVlanBytes;
-    type = load_be<u16>(&frame[16]);
-  }
-  const u8 wanted = gso_ == kGsoUdp ? kUdp : kTcp;
-  version4_ = type == kEtherIp4;
-  if (version4_) {
-    transport_ = network_ + 4 * (byte_at(frame, network_) & 15);
-    return gso_ != kGsoTcp6 && byte_at(frame, network_) >> 4 == 4 && transport_ >= network_ + 20 &&
-           byte_at(frame, network_ + 9) == wanted;
-  }
-  if (type != kEtherIp6 || gso_ == kGsoTcp4 || byte_at(frame, network_) >> 4 != 6) return false;
-  u8 next = byte_at(frame, network_ + 6);
-  transport_ = network_ + 40;
-  while (next == kHopByHop || next == kRouting || next == kDestination) {
-    if (transport_ + 8 > frame.size()) return false;
-    next = byte_at(frame, transport_);
-    transport_ += 8 * (1u + byte_at(frame, transport_ + 1));
-  }
-  return next == wanted;
-}
-
 bool Segments::begin(const FrameHeader& header, std::span<const std::byte> frame) {
   left_ = done_ = 0;
   count_ = 0;
   gso_ = header.gso & static_cast<u8>(~kGsoEcn);
   frame_ = frame;
   step_ = header.segment_bytes;
-  if (step_ == 0 || frame.size() > kMaxFrame || !find_transport(frame)) return false;
+  if (step_ == 0 || frame.size() > kMaxFrame) return false;
+  const std::optional<Transport> found = find_transport(frame);
+  if (!found || found->protocol != (gso_ == kGsoUdp ? kUdp : kTcp)) return false;
+  if (gso_ != kGsoUdp && found->version4 != (gso_ == kGsoTcp4)) return false;
+  network_ = found->network;
+  transport_ = found->transport;
+  version4_ = found->version4;
   std::size_t own = 8;
   if (gso_ != kGsoUdp) {
     if (transport_ + 20 > frame.size()) return false;

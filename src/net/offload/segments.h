@@ -16,7 +16,6 @@ class Segments {
   std::span<std::byte> next();
 
  private:
-  bool find_transport(std::span<const std::byte> frame);
   void adjust_network(std::size_t payload);
   void adjust_transport(std::size_t payload, bool last);
 

@@ -48,6 +48,9 @@ struct Network {
 Result<Network> open_network(NetConfig config, unsigned vcpus);
 Result<void> wait_until_ready(Network& network);
 
+// What a zone has that was not asked for any: a user network. Errors: why there can be none here, and what to do.
+Result<NetConfig> default_network();
+
 // Whether this host has a default route: without one there is nothing for a user network to lead to.
 bool has_default_route4();
 bool has_default_route6();

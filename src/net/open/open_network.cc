@@ -40,6 +40,17 @@ Result<Network> open_user(Network network) {
 
 }  // namespace
 
+Result<NetConfig> default_network() {
+  NetConfig config;
+  config.kind = Kind::kUser;
+  if (!passt_is_installed())
+    return fail(
+        "the zone has no network: passt is not installed on this host; install the package passt, or say --net none");
+  if (!has_default_route4() && !has_default_route6())
+    return fail("the zone has no network: this host has no default route; say --net none, or which network");
+  return config;
+}
+
 bool has_default_route4() {
   std::ifstream in{"/proc/net/route"};
   for (std::string line; std::getline(in, line);) {

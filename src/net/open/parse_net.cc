@@ -102,25 +102,18 @@ const std::map<std::string, Setter>& options() {
 }
 
 const std::map<std::string, Setter>& options_of(NetConfig::Kind kind) {
-  static const std::map<std::string, Setter> none, user =
-                                                       {
-                                                           {"ipv4",
-                                                            [](NetConfig& c, const std::string& v) {
-                                                              return set_switch(c.user.ipv4, v);
-                                                            }},
-                                                           {"ipv6",
-                                                            [](NetConfig& c, const std::string& v) {
-                                                              return set_switch(c.user.ipv6, v);
-                                                            }},
-                                                           {"host-loopback",
-                                                            [](NetConfig& c, const std::string& v) {
-                                                              return set_switch(c.user.host_loopback, v);
-                                                            }},
-  }, device = {{"netns", [](NetConfig& c, const std::string& v) -> Result<void> {
-                  if (v.empty()) return fail("it is empty");
-                  c.netns = v;
-                  return {};
-                }}};
+  static const std::map<std::string, Setter> none,
+      user =
+          {
+              {"ipv4", [](NetConfig& c, const std::string& v) { return set_switch(c.user.ipv4, v); }},
+              {"ipv6", [](NetConfig& c, const std::string& v) { return set_switch(c.user.ipv6, v); }},
+              {"host-loopback", [](NetConfig& c, const std::string& v) { return set_switch(c.user.host_loopback, v); }},
+          },
+      device = {{"netns", [](NetConfig& c, const std::string& v) -> Result<void> {
+                   if (v.empty()) return fail("it is empty");
+                   c.netns = v;
+                   return {};
+                 }}};
   switch (kind) {
     case NetConfig::Kind::kUser:
       return user;

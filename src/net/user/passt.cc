@@ -34,9 +34,14 @@ std::string published(const PublishedPort& port) {
 }
 
 std::vector<std::string> command_of(const UserConfig& config) {
-  std::vector<std::string> words = {"passt", "-f", "-q", "--stderr", "-F", std::to_string(kSocketInPasst), "-P",
-                                    fmt::format("/proc/self/fd/{}", kReadyInPasst), "-m", std::to_string(config.mtu)};
-  const auto add = [&](std::initializer_list<const char*> more) { words.insert(words.end(), more.begin(), more.end()); };
+  std::vector<std::string> words = {"passt", "-f",
+                                    "-q",    "--stderr",
+                                    "-F",    std::to_string(kSocketInPasst),
+                                    "-P",    fmt::format("/proc/self/fd/{}", kReadyInPasst),
+                                    "-m",    std::to_string(config.mtu)};
+  const auto add = [&](std::initializer_list<const char*> more) {
+    words.insert(words.end(), more.begin(), more.end());
+  };
   if (config.ipv4) add({"-a", kUserAddress4, "-n", "24", "-g", kUserGateway4, "--dns-forward", kUserDns4});
   if (config.ipv6) add({"-a", kUserAddress6, "-g", kUserGateway6, "--dns-forward", kUserDns6});
   if (!config.ipv6) add({"-4"});
@@ -53,7 +58,8 @@ Result<pid_t> spawn(std::vector<std::string> command, int socket, int ready, int
   posix_spawn_file_actions_t actions;
   ::posix_spawn_file_actions_init(&actions);
   // First away from where the others are to be.
-  for (const auto& [from, to] : {std::pair{socket, 10}, {ready, 11}, {words, 2}, {10, kSocketInPasst}, {11, kReadyInPasst}})
+  for (const auto& [from, to] :
+       {std::pair{socket, 10}, {ready, 11}, {words, 2}, {10, kSocketInPasst}, {11, kReadyInPasst}})
     ::posix_spawn_file_actions_adddup2(&actions, from, to);
   for (const int used : {10, 11}) ::posix_spawn_file_actions_addclose(&actions, used);
   ::posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDWR, 0);

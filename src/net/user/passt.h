@@ -23,7 +23,7 @@ struct UserConfig {
   std::vector<PublishedPort> ports;
   bool ipv4 = true, ipv6 = true;
   bool host_loopback = false;  // the zone reaches this host's loopback by its gateway's address
-  u16 mtu = 65520;
+  u16 mtu = 65500;             // Xen's frontends take no more than 65517
 };
 
 // What the zone is told, the same in each: it has this network for itself.

@@ -17,10 +17,14 @@ constexpr unsigned kKept = 16;  // archives in the cache
 constexpr std::string_view kLayout = "initramfs layout 3";
 
 std::vector<WantedModule> modules_for(engine::VirtBackend backend, RootFormat format, RootAccess access) {
-  std::vector<WantedModule> wanted = {{"virtio_mmio"}, {"virtio_console"}, {"virtio_blk"}, {"virtio_rng", false}, {"virtio_net", false}};
+  std::vector<WantedModule> wanted = {
+      {"virtio_mmio"}, {"virtio_console"}, {"virtio_blk"}, {"virtio_rng", false}, {"virtio_net", false}};
   // The first look of xen_blkfront at its disks finds them not connected yet, and the next is 100 ms later.
   if (backend == engine::VirtBackend::kPv)
-    wanted = {{.name = "xen_blkfront", .waits = true}, {"xen_evtchn"}, {"xen_gntalloc"}, {"xen_netfront", false}};
+    wanted = {{.name = "xen_blkfront", .waits = true},
+              {"xen_evtchn"},
+              {"xen_gntalloc"},
+              {.name = "xen_netfront", .required = false, .waits = true}};
   wanted.push_back({std::string{format_name(format)}});
   if (access == RootAccess::kOverlay) wanted.push_back({"overlay"});
   return wanted;

@@ -42,7 +42,9 @@ std::string encode_start_request(const StartRequest& request) {
   if (request.arguments.empty() || request.arguments.size() > agent::kMaxArguments ||
       request.environment.size() > agent::kMaxEnvironment || request.networks.size() > agent::kMaxNetworks)
     return {};
-  const agent::StartHeader header{request.terminal ? agent::kFlagTerminal : 0, request.columns, request.rows,
+  const agent::StartHeader header{request.terminal ? agent::kFlagTerminal : 0,
+                                  request.columns,
+                                  request.rows,
                                   static_cast<u32>(request.arguments.size()),
                                   static_cast<u32>(request.environment.size()),
                                   static_cast<u32>(request.networks.size())};

@@ -211,7 +211,8 @@ TEST(StartRequest, IsReadBackAsItWasWritten) {
   agent::StartHeader header{};
   ASSERT_TRUE(reader.header(header));
   EXPECT_EQ(header.columns, 100);
-  for (const char* const text : {"zone", "/tmp", "a", "", "X=1", "mac=02:00:00:00:00:01"}) EXPECT_STREQ(reader.next_string(), text);
+  for (const char* const text : {"zone", "/tmp", "a", "", "X=1", "mac=02:00:00:00:00:01"})
+    EXPECT_STREQ(reader.next_string(), text);
   EXPECT_TRUE(reader.at_end());
 }
 

@@ -60,7 +60,7 @@ class NetCore {
   struct Direction {
     telemetry::CounterSet counters{
         {"packets", "bytes", "dropped", "bad_frames", "throttled", "segmented", "too_large"}};
-    telemetry::Histogram latency;         // nanoseconds; see docs/telemetry.md
+    telemetry::Histogram latency;           // nanoseconds; see docs/telemetry.md
     std::atomic<u64> depth{0}, deepest{0};  // frames in one turn of the thread: the last, and the most
   };
 

@@ -24,7 +24,8 @@ NetStatistics statistics_of(const NetCore& core) {
   all.link_up = core.link_up();
   all.mac = net::text_of(core.mac());
   all.mtu = core.mtu();
-  for (unsigned i = 0; i < core.pair_count(); ++i) all.queues.push_back({numbers_of(core.out(i)), numbers_of(core.in(i))});
+  for (unsigned i = 0; i < core.pair_count(); ++i)
+    all.queues.push_back({numbers_of(core.out(i)), numbers_of(core.in(i))});
   return all;
 }
 

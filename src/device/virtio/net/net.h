@@ -17,10 +17,10 @@ namespace bulkhead::device::virtio {
 class VirtioNet final : public VirtioDevice, private NetRings {
  public:
   static constexpr u16 kQueueSize = 256, kControlQueueSize = 64;
-  static constexpr u64 kGuestOffloads =
-      spec::virtio::net::kFeatureGuestChecksum | spec::virtio::net::kFeatureGuestTso4 |
-      spec::virtio::net::kFeatureGuestTso6 | spec::virtio::net::kFeatureGuestEcn |
-      spec::virtio::net::kFeatureGuestUso4 | spec::virtio::net::kFeatureGuestUso6;
+  static constexpr u64 kGuestOffloads = spec::virtio::net::kFeatureGuestChecksum |
+                                        spec::virtio::net::kFeatureGuestTso4 | spec::virtio::net::kFeatureGuestTso6 |
+                                        spec::virtio::net::kFeatureGuestEcn | spec::virtio::net::kFeatureGuestUso4 |
+                                        spec::virtio::net::kFeatureGuestUso6;
 
   explicit VirtioNet(NetCore& core);  // `core` outlives us
   ~VirtioNet() override;
