@@ -91,6 +91,7 @@ class BlockBuilder {
   void emit_interpret(const Item& item);
 
   // ---- pieces
+  void address_to(int host, const Insn& insn, u64 next_rip);
   void address_to_r8(const Insn& insn, u64 next_rip, bool with_segment);
   // Linear R8 -> host R8; uses R9, R10 and flags. `what`: size and MissBits.
   void tlb_r8(u32 what, const Item& item);

@@ -1,4 +1,5 @@
 // Instructions that stay within the block.
+#include <Zydis/DecoderTypes.h>
 #include <Zydis/Mnemonic.h>
 
 #include <algorithm>
@@ -76,11 +77,35 @@ void set_field(Rewrite& how, OperandField field, int host) {
   }
 }
 
+// Whether a demoted register operand can be used where it lies, in memory: the same instruction with a memory operand
+// must do the same. Narrow writes would leave the upper half of the register as it was, or make the next load wait.
+bool usable_in_memory(const Insn& insn, const Operand& op) {
+  if (op.field != OperandField::kModrmRm || insn.encoding != ZYDIS_INSTRUCTION_ENCODING_LEGACY) return false;
+  if ((op.written || op.conditional_write) && op.size != 8) return false;
+  switch (insn.mnemonic) {
+    case ZYDIS_MNEMONIC_XCHG:  // would lock
+    case ZYDIS_MNEMONIC_XADD:
+    case ZYDIS_MNEMONIC_CMPXCHG:
+      return false;
+    case ZYDIS_MNEMONIC_BT:  // a register offset may reach other memory
+    case ZYDIS_MNEMONIC_BTS:
+    case ZYDIS_MNEMONIC_BTR:
+    case ZYDIS_MNEMONIC_BTC:
+      return insn.operands[1].kind == OperandKind::kImmediate;
+    default:
+      return !uses_vector_unit(insn);
+  }
+}
+
 // The host's registers for the guest's. False: more demoted registers than there are scratch ones.
 bool substitute(const Insn& insn, Demoted& demoted, Rewrite& how) {
   for (unsigned i = 0; i < insn.operand_count; ++i) {
     const Operand& op = insn.operands[i];
     if (!is_gpr(op) || op.reg_class == RegisterClass::kGpr8High || op.field == OperandField::kOther) continue;
+    if (is_demoted(op.reg) && usable_in_memory(insn, op)) {
+      how.rm_slot = static_cast<int>(state_offset_of_gpr(op.reg));
+      continue;
+    }
     const int host = is_demoted(op.reg) ? demoted.host_for(insn, op) : host_register(op.reg);
     if (host < 0) return false;
     set_field(how, op.field, host);
@@ -180,9 +205,12 @@ void BlockBuilder::emit_bit_memory(const Item& item) {
 
 void BlockBuilder::emit_lea(const Item& item) {
   const Insn& insn = item.insn;
-  address_to_r8(insn, item.rip + insn.length, false);
-  if (insn.operand_size == 4) w_.mov(r8d, r8d);
-  store_guest(insn.operands[0].reg, 8);
+  const unsigned guest = insn.operands[0].reg;
+  const int target = is_demoted(guest) ? 8 : host_register(guest);
+  if (target == 8) r8_window_ = 0;
+  address_to(target, insn, item.rip + insn.length);
+  if (insn.operand_size == 4) w_.mov(Xbyak::Reg32{target}, Xbyak::Reg32{target});
+  if (target == 8) store_guest(guest, 8);
 }
 
 // Blocks for supervisor code are made for CPL 0 only, where CLI needs no look at IOPL.

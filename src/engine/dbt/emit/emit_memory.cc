@@ -72,35 +72,40 @@ void BlockBuilder::write_host_code(const HostCode& code) {
   for (unsigned i = 0; i < code.length; ++i) w_.db(code.bytes[i]);
 }
 
-// R8 = the effective address of the memory operand, truncated to the address size, plus FS or GS base. Leaves flags
-// alone. Uses R9, R10.
-void BlockBuilder::address_to_r8(const Insn& insn, u64 next_rip, bool with_segment) {
+// The effective address of the memory operand, truncated to the address size. Leaves flags alone. Uses R9, R10.
+void BlockBuilder::address_to(int host, const Insn& insn, u64 next_rip) {
   const MemoryRef& mem = insn.mem;
   const bool narrow = insn.address_size == 4;
-  r8_window_ = 0;
+  const Xbyak::Reg64 target{host};
   if (mem.base == kRipBase || (mem.base == kNoRegister && mem.index == kNoRegister)) {
     u64 address = static_cast<u64>(mem.disp) + (mem.base == kRipBase ? next_rip : 0);
     if (narrow) address = static_cast<u32>(address);
-    w_.mov(r8, address);
-  } else {
-    Xbyak::RegExp expression;
-    const auto reg_for = [&](u8 guest, const Xbyak::Reg64& scratch) {
-      const int held = host_register(guest);
-      if (held >= 0) return Xbyak::Reg64{held};
-      w_.mov(scratch, ptr[rsp + state_offset_of_gpr(guest)]);
-      return scratch;
-    };
-    if (mem.base != kNoRegister) expression = expression + reg_for(mem.base, r9);
-    if (mem.index != kNoRegister) expression = expression + reg_for(mem.index, r10) * mem.scale;
-    if (mem.index == kNoRegister && mem.disp == 0 && !narrow)
-      w_.mov(r8, Xbyak::Reg64{expression.getBase().getIdx()});
-    else if (narrow)
-      w_.lea(r8d, ptr[expression + static_cast<size_t>(mem.disp)]);
-    else
-      w_.lea(r8, ptr[expression + static_cast<size_t>(mem.disp)]);
+    w_.mov(target, address);
+    return;
   }
-  if (with_segment && mem.segment >= kFs) {
-    w_.mov(r9, ptr[rsp + segment_base_offset(mem.segment)]);
+  Xbyak::RegExp expression;
+  const auto reg_for = [&](u8 guest, const Xbyak::Reg64& scratch) {
+    const int held = host_register(guest);
+    if (held >= 0) return Xbyak::Reg64{held};
+    w_.mov(scratch, ptr[rsp + state_offset_of_gpr(guest)]);
+    return scratch;
+  };
+  if (mem.base != kNoRegister) expression = expression + reg_for(mem.base, r9);
+  if (mem.index != kNoRegister) expression = expression + reg_for(mem.index, r10) * mem.scale;
+  if (mem.index == kNoRegister && mem.disp == 0 && !narrow)
+    w_.mov(target, Xbyak::Reg64{expression.getBase().getIdx()});
+  else if (narrow)
+    w_.lea(Xbyak::Reg32{host}, ptr[expression + static_cast<size_t>(mem.disp)]);
+  else
+    w_.lea(target, ptr[expression + static_cast<size_t>(mem.disp)]);
+}
+
+// The same in R8, plus FS or GS base.
+void BlockBuilder::address_to_r8(const Insn& insn, u64 next_rip, bool with_segment) {
+  r8_window_ = 0;
+  address_to(8, insn, next_rip);
+  if (with_segment && insn.mem.segment >= kFs) {
+    w_.mov(r9, ptr[rsp + segment_base_offset(insn.mem.segment)]);
     w_.lea(r8, ptr[r8 + r9]);
   }
 }

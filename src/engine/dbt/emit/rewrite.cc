@@ -18,6 +18,8 @@ Extension extension_of(const Rewrite& how, Extension old) {
   if (how.memory_base >= 0) {
     now.x = false;
     now.b = extends(how.memory_base);
+  } else if (how.rm_slot >= 0) {
+    now.x = now.b = false;
   } else if (how.modrm_rm >= 0) {
     now.b = extends(how.modrm_rm);
   } else if (how.opcode_reg >= 0) {
@@ -34,6 +36,13 @@ u8 mod_of(const Insn& insn, const Rewrite& how) {
 
 // Memory bases are never RSP, RBP, R12 or R13, which would mean something else here.
 void put_modrm(const Insn& insn, const Rewrite& how, HostCode& out) {
+  if (how.rm_slot >= 0) {
+    const u8 reg = how.modrm_reg >= 0 ? static_cast<u8>((how.modrm_reg & 7) << 3) : insn.bytes[insn.modrm_offset] & 0x38;
+    out.put(0x44 | reg);  // [SIB + disp8]
+    out.put(0x24);        // RSP, no index
+    out.put(static_cast<u8>(how.rm_slot));
+    return;
+  }
   u8 modrm = insn.bytes[insn.modrm_offset];
   if (how.modrm_reg >= 0) modrm = static_cast<u8>((modrm & ~0x38) | (how.modrm_reg & 7) << 3);
   if (how.memory_base >= 0)

@@ -12,6 +12,7 @@ struct Rewrite {
   int modrm_reg = -1, modrm_rm = -1, vvvv = -1, opcode_reg = -1;
   int memory_base = -1;  // the ModRM memory operand becomes [memory_base + memory_disp]
   i8 memory_disp = 0;
+  int rm_slot = -1;  // the ModRM register operand becomes [rsp + rm_slot], 0..127; legacy encodings only
 };
 
 struct HostCode {
