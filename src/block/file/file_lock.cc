@@ -71,6 +71,15 @@ Result<void> lock_file(int fd, const std::string& path, DiskAccess access, FileL
   }
 }
 
+// Each of two open files has locks of its own, so the old one's bans come off first.
+Result<void> lock_instead(int fd, int old, const std::string& path, DiskAccess access, DiskAccess before) {
+  unlock_file(old);
+  Result<void> locked = lock_file(fd, path, access, FileLock::kAsUsed);
+  if (locked) return {};
+  BH_TRY(lock_file(old, path, before, FileLock::kAsUsed));
+  return locked;
+}
+
 void unlock_file(int fd) {
   struct flock lock{};
   lock.l_type = F_UNLCK;

@@ -30,6 +30,7 @@ class FileNode final : public Node {
   bool supports_discard() const override { return can_punch_ && options_.sparse && !read_only(); }
   NodeLimits limits() const override { return limits_; }
   bool direct() const { return options_.direct; }
+  Task<Result<void>> reopen(DiskAccess access) override;
   // What the file takes on the host, in bytes. Any thread.
   u64 allocated_bytes() const;
 

@@ -84,6 +84,20 @@ Result<std::shared_ptr<FileNode>> FileNode::open(Executor& executor, FileOptions
   return node;
 }
 
+Task<Result<void>> FileNode::reopen(DiskAccess access) {
+  const DiskAccess before = read_only() ? DiskAccess::kReadOnly : DiskAccess::kReadWrite;
+  if (access == before) co_return Result<void>{};
+  const bool writes = access == DiskAccess::kReadWrite;
+  const int mode = (writes ? O_RDWR : O_RDONLY) | (options_.direct ? O_DIRECT : 0) | O_CLOEXEC | O_NOCTTY | O_NONBLOCK;
+  // By the open file and not by its name, which may be another file's by now.
+  UniqueFd fd{::open(fmt::format("/proc/self/fd/{}", fd_.get()).c_str(), mode)};
+  if (!fd) co_return fail_errno("cannot open disk '{}'{}", name(), writes ? " for writing" : " for reading");
+  if (options_.lock == FileLock::kAsUsed) BH_CO_TRY(lock_instead(fd.get(), fd_.get(), name(), access, before));
+  fd_ = std::move(fd);
+  set_access(access);
+  co_return Result<void>{};
+}
+
 Result<void> FileNode::create(const std::string& path, u64 size) {
   UniqueFd fd{::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOCTTY | O_NONBLOCK, 0644)};
   if (!fd) return fail_errno("cannot create disk '{}'", path);

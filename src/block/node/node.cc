@@ -134,6 +134,19 @@ void Node::replace_child(const Node& before, NodePtr now) {
   found->node = std::move(now);
 }
 
+NodePtr Node::detach(ChildRole role) {
+  const auto found = std::ranges::find(children_, role, &Child::role);
+  if (found == children_.end()) return nullptr;
+  NodePtr out = std::move(found->node);
+  children_.erase(found);
+  return out;
+}
+
+Task<Result<void>> Node::reopen(DiskAccess access) {
+  if ((access == DiskAccess::kReadOnly) == read_only()) co_return Result<void>{};
+  co_return fail("'{}' cannot be opened for writing while it is in use", name_);
+}
+
 Task<void> Node::wait_idle() {
   while (in_flight() != 0) co_await idle_.wait();
 }

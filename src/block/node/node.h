@@ -39,6 +39,7 @@ enum class WriteFlags : u8 {
   kFua = 1,         // on stable storage when it completes
   kMayUnmap = 2,    // write_zeroes: may give the space back
   kNoFallback = 4,  // write_zeroes: kUnsupported rather than slow writing of zeroes
+  kUnchanged = 8,   // reads as before: bitmaps of what was written need not know
 };
 constexpr WriteFlags operator|(WriteFlags a, WriteFlags b) {
   return static_cast<WriteFlags>(static_cast<u8>(a) | static_cast<u8>(b));
@@ -112,6 +113,11 @@ class Node : public std::enable_shared_from_this<Node> {
   Node* child(ChildRole role) const;  // the first of that role, or nullptr
   // Puts `now` where `before` is. With nothing in flight through this node.
   virtual void replace_child(const Node& before, NodePtr now);
+  // The first child of that role, which is none any more; or nullptr. With nothing in flight through this node.
+  NodePtr detach(ChildRole role);
+  // Reads and writes from now on, or reads only, with what is below it that is its own (not its backing image). With
+  // nothing in flight through this node. Errors: not with this file now, or not by this driver; it is as before.
+  virtual Task<Result<void>> reopen(DiskAccess access);
   Task<void> wait_idle();  // until no request is in flight; who goes on sending is not held back (see Disk::pause)
   u64 in_flight() const { return stats_.depth(); }
 

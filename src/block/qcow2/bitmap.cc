@@ -210,6 +210,31 @@ void Qcow2Node::track(u64 offset, u64 length) {
   }
 }
 
+Result<void> Qcow2Node::judge_recording(const std::string& bitmap_name) const {
+  if (tracked_.contains(bitmap_name)) return {};
+  const auto found = std::ranges::find(bitmaps_, bitmap_name, &Bitmap::name);
+  if (found == bitmaps_.end()) return fail("image '{}' has no bitmap '{}'", name(), bitmap_name);
+  return fail("bitmap '{}' of '{}' does not record: it is disabled, or stale", bitmap_name, name());
+}
+
+u64 Qcow2Node::recording_grain(const std::string& bitmap_name) const {
+  return u64{1} << std::ranges::find(bitmaps_, bitmap_name, &Bitmap::name)->granularity_bits;
+}
+
+Result<std::vector<bool>> Qcow2Node::take_recorded(const std::string& bitmap_name) {
+  BH_TRY(judge_recording(bitmap_name));
+  std::vector<bool>& live = tracked_[bitmap_name];
+  std::vector<bool> none(live.size());
+  return std::exchange(live, std::move(none));
+}
+
+void Qcow2Node::give_back_recorded(const std::string& bitmap_name, const std::vector<bool>& bits) {
+  const auto found = tracked_.find(bitmap_name);
+  if (found == tracked_.end()) return;
+  for (std::size_t i = 0; i < std::min(bits.size(), found->second.size()); ++i)
+    if (bits[i]) found->second[i] = true;
+}
+
 Task<Result<void>> Qcow2Node::add_bitmap(std::string bitmap_name, u32 granularity, bool enabled) {
   if (read_only() || header_.version < 3)
     co_return fail("image '{}' is read-only, or of version 2, which has no bitmaps", name());

@@ -190,14 +190,38 @@ Task<Result<NodePtr>> Qcow2Node::open(Opener& opener, NodePtr file, OpenRequest 
 }
 
 Task<Result<void>> Qcow2Node::change_backing(std::string file, std::string format) {
+  // What it says without the old one is on disk before it stands without it.
+  const IoStatus tables = co_await write_tables(true);
+  if (tables != IoStatus::kOk) co_return fail("writing the tables of '{}': {}", name(), text_of(tables));
   Header before = header_;
   header_.backing_file = std::move(file);
   header_.backing_format = std::move(format);
-  const IoStatus status = co_await write_header();
+  IoStatus status = co_await write_header();
+  if (status == IoStatus::kOk) status = co_await sync();
   if (status == IoStatus::kOk) co_return Result<void>{};
   header_ = std::move(before);
   co_return fail("cannot change the backing file of '{}': {}", name(),
                  status == IoStatus::kUnsupported ? last_error() : std::string{text_of(status)});
+}
+
+Task<Result<void>> Qcow2Node::reopen(DiskAccess access) {
+  if ((access == DiskAccess::kReadOnly) == read_only()) co_return Result<void>{};
+  Result<void> done;
+  if (access == DiskAccess::kReadOnly) {
+    const IoStatus status = co_await do_close();
+    if (status != IoStatus::kOk) co_return fail("writing the tables of '{}': {}", name(), text_of(status));
+  } else {
+    BH_CO_TRY(co_await file().reopen(access));
+    if (data_ != file_) done = co_await data().reopen(access);
+    set_access(access);
+    if (done) done = co_await make_ready_for_writing();
+    if (done) co_return Result<void>{};
+    done = fail("cannot write to qcow2 image '{}': {}", name(), done.error().message);
+  }
+  set_access(DiskAccess::kReadOnly);
+  const Result<void> below = co_await file().reopen(DiskAccess::kReadOnly);
+  if (data_ != file_) co_await data().reopen(DiskAccess::kReadOnly);
+  co_return done ? below : done;
 }
 
 const Format kFormat{"qcow2", &is_qcow2, &Qcow2Node::open};

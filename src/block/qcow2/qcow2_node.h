@@ -71,6 +71,9 @@ class Qcow2Node final : public Node, private TableOwner {
   Task<IoStatus> write_compressed(u64 offset, std::span<const std::byte> packed);
   // A new name and format of the backing file in the header; the contents are the caller's affair.
   Task<Result<void>> change_backing(std::string file, std::string format);
+  // Stands on `backing` from now on; the header is change_backing()'s. It stood on none.
+  void adopt_backing(NodePtr backing) { add_child(ChildRole::kBacking, std::move(backing)); }
+  Task<Result<void>> reopen(DiskAccess access) override;
   // Every cluster away: all is as in the backing image. Errors: with snapshots, or an external data file.
   Task<IoStatus> make_empty();
   // Gives every cluster of the disk its place.
@@ -92,6 +95,12 @@ class Qcow2Node final : public Node, private TableOwner {
   Task<Result<void>> clear_bitmap(std::string name);
   Task<Result<void>> enable_bitmap(std::string name, bool enabled);
   Task<Result<void>> merge_bitmap(std::string target, std::vector<bool> more, u32 granularity_bits);
+  // --- a bitmap that records, while requests go on
+  Result<void> judge_recording(const std::string& name) const;  // Errors: there is none such
+  u64 recording_grain(const std::string& name) const;           // bytes; of one that judge_recording() likes
+  // What it has recorded; it starts over.
+  Result<std::vector<bool>> take_recorded(const std::string& name);
+  void give_back_recorded(const std::string& name, const std::vector<bool>& bits);  // as if recorded since
   // One bit for each 2^granularity_bits bytes of the disk.
   Task<Result<std::vector<bool>>> read_bitmap(std::string name);
 
@@ -108,7 +117,7 @@ class Qcow2Node final : public Node, private TableOwner {
  private:
   friend class Checker;
   struct Zeroing {
-    bool discard, may_unmap;
+    bool discard, may_unmap, unchanged = false;
   };
   Qcow2Node(Executor& executor, std::string name, DiskAccess access, NodePtr file, Header header, Qcow2Options options);
 
@@ -131,7 +140,7 @@ class Qcow2Node final : public Node, private TableOwner {
   IoStatus corrupt(std::string what);
 
   // write.cc
-  Task<IoResult<u64>> write_some(u64 offset, Buffers data, u64 skip, u64 length);
+  Task<IoResult<u64>> write_some(u64 offset, Buffers data, u64 skip, u64 length, bool unchanged);
   Task<IoResult<u64>> write_new(u64 offset, Buffers data, u64 skip, u64 length);
   Task<IoResult<Run>> allocate_data(u64 offset, u64 clusters);
   Task<IoStatus> write_with_edges(u64 offset, u64 length, u64 begin, u64 end, u64 host, Buffers data, u64 skip);

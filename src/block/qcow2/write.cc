@@ -11,7 +11,8 @@ namespace {
 constexpr u64 kMostAtOnce = 4_MiB;  // of a write that allocates: others wait for it
 }
 
-Task<IoStatus> Qcow2Node::do_write(u64 offset, Buffers data, WriteFlags) {
+Task<IoStatus> Qcow2Node::do_write(u64 offset, Buffers data, WriteFlags flags) {
+  const bool unchanged = has(flags, WriteFlags::kUnchanged);
   const u64 length = total_bytes(data);
   if (broken_) co_return IoStatus::kCorrupt;
   {
@@ -21,13 +22,13 @@ Task<IoStatus> Qcow2Node::do_write(u64 offset, Buffers data, WriteFlags) {
     // Nearly always one run that is there already.
     if (map_now(offset, length, &extent) && extent.length == length && extent.kind == ExtentKind::kData &&
         extent.copied && !overlaps_metadata(extent.host, length)) {
-      track(offset, length);
+      if (!unchanged) track(offset, length);
       const IoStatus status = co_await this->data().write(extent.host, data);
       co_return status;
     }
   }
   for (u64 done = 0; done < length;) {
-    auto count = co_await write_some(offset + done, data, done, length - done);
+    auto count = co_await write_some(offset + done, data, done, length - done, unchanged);
     if (!count) co_return count.error();
     done += *count;
   }
@@ -35,7 +36,7 @@ Task<IoStatus> Qcow2Node::do_write(u64 offset, Buffers data, WriteFlags) {
 }
 
 // Writes a first part of the request, and answers how much.
-Task<IoResult<u64>> Qcow2Node::write_some(u64 offset, Buffers data, u64 skip, u64 length) {
+Task<IoResult<u64>> Qcow2Node::write_some(u64 offset, Buffers data, u64 skip, u64 length, bool unchanged) {
   {
     RangeLock::Hold hold{locks_, offset, length, RangeLock::Mode::kShared};
     co_await hold.acquire();
@@ -48,7 +49,7 @@ Task<IoResult<u64>> Qcow2Node::write_some(u64 offset, Buffers data, u64 skip, u6
         co_await mark_corrupt();
         co_return std::unexpected(allowed);
       }
-      track(offset, extent->length);
+      if (!unchanged) track(offset, extent->length);
       const BufferSlice piece{data, skip, extent->length};
       BH_IO_TRY(co_await this->data().write(extent->host, piece));
       co_return extent->length;
@@ -60,7 +61,7 @@ Task<IoResult<u64>> Qcow2Node::write_some(u64 offset, Buffers data, u64 skip, u6
   const u64 end = std::min({align_up(offset + length, cluster), slice_end, begin + most});
   RangeLock::Hold hold{locks_, begin, end - begin, RangeLock::Mode::kExclusive};
   co_await hold.acquire();
-  track(offset, std::min(length, end - offset));
+  if (!unchanged) track(offset, std::min(length, end - offset));
   co_return co_await write_new(offset, data, skip, std::min(length, end - offset));
 }
 

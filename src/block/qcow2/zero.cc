@@ -62,7 +62,7 @@ Task<IoStatus> Qcow2Node::zero_clusters(u64 offset, u64 length, Zeroing how) {
                          RangeLock::Mode::kExclusive};
     co_await hold.acquire();
     BH_IO_TRY(co_await before_change());
-    track(at, until - at);
+    if (!how.unchanged) track(at, until - at);
     BH_IO_TRY(co_await zero_in_slice(at, until - at, how));
     at = until;
   }
@@ -84,7 +84,7 @@ Task<IoStatus> Qcow2Node::do_write_zeroes(u64 offset, u64 length, WriteFlags fla
   if (layout_.external && (header_.autoclear & spec::kRawExternalData) != 0) co_return IoStatus::kUnsupported;
   const u64 sub = layout_.subcluster(), end = offset + length;
   const u64 first = align_up(offset, sub), last = end == size() ? align_up(end, sub) : align_down(end, sub);
-  const Zeroing how{false, has(flags, WriteFlags::kMayUnmap)};
+  const Zeroing how{false, has(flags, WriteFlags::kMayUnmap), has(flags, WriteFlags::kUnchanged)};
   if (first >= last) {
     if (has(flags, WriteFlags::kNoFallback)) co_return IoStatus::kUnsupported;
     co_return co_await zero_part(offset, length);

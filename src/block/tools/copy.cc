@@ -149,13 +149,19 @@ Task<void> worker(Job* job) {
   job->ended.wake_all();
 }
 
+// What shows through `node` where it says nothing; through a filter that is what shows through the filtered one.
+Node* next_below(const Node* node) {
+  while (Node* const filtered = node->child(ChildRole::kFiltered)) node = filtered;
+  return node->child(ChildRole::kBacking);
+}
+
 }  // namespace
 
 Task<IoResult<ChainStatus>> chain_status(Node* top, const Node* base, u64 offset, u64 length) {
   ChainStatus out;
   u64 most = length;
   unsigned depth = 0;
-  for (Node* node = top; node != nullptr && node != base; node = node->child(ChildRole::kBacking), ++depth) {
+  for (Node* node = top; node != nullptr && node != base; node = next_below(node), ++depth) {
     if (offset >= node->size()) {
       // A backing image that is shorter: zeroes behind it.
       out.status = {.kind = Kind::kZero, .length = most, .allocated = false};
