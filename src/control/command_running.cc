@@ -1,6 +1,9 @@
 // The commands for zones that run already, each in a process of its own: they are asked through their control sockets.
+#include <algorithm>
+#include <chrono>
 #include <filesystem>
 #include <nlohmann/json.hpp>
+#include <thread>
 
 #include "base/log.h"
 #include "control/commands.h"
@@ -28,8 +31,21 @@ Result<Json> ask(const std::string& name, const Request& request) {
   return Json::parse(answer);
 }
 
+std::string as_table(const Json& jobs) {
+  std::string out;
+  for (const Json& job : jobs) {
+    const u64 done = job.value("current-progress", u64{0}), total = job.value("total-progress", u64{0});
+    const std::string outcome = job["outcome"].is_string() ? job["outcome"].get<std::string>() : "";
+    out += fmt::format("{:<14} {:<7} {:<6} {:<10} {:>6.2f} %  {}\n", job.value("id", ""), job.value("type", ""),
+                       job.value("device", ""), outcome.empty() ? job.value("status", "") : outcome,
+                       total == 0 ? 100.0 : 100.0 * static_cast<double>(done) / static_cast<double>(total),
+                       job["last-error"].is_string() ? job["last-error"].get<std::string>() : job.value("file", ""));
+  }
+  return out.empty() ? "no jobs\n" : out;
+}
+
 void show(const ZoneAskCommand& command, const Json& answer) {
-  const bool by_force = answer.value("by_force", false);
+  const bool by_force = answer.is_object() && answer.value("by_force", false);
   switch (command.request.verb) {
     case Verb::kInspect:
       return print(answer.dump(2) + "\n");
@@ -42,6 +58,13 @@ void show(const ZoneAskCommand& command, const Json& answer) {
       if (by_force)
         log_warning("the zone '{}' did not end within {} s and was stopped", command.name, command.request.timeout_s);
       return;
+    case Verb::kJobStart:
+      return print(answer.value("id", "") + "\n");
+    case Verb::kJobList:
+      return print(command.json ? answer.dump(2) + "\n" : as_table(answer));
+    case Verb::kJobChange:
+    case Verb::kDiskLimit:
+    case Verb::kDiskResume:
     case Verb::kQuery:
     case Verb::kReboot:
     case Verb::kKill:
@@ -76,11 +99,41 @@ int zone_list_command(const ZoneListCommand& command) {
   return 0;
 }
 
+// Looks now and then until the job has ended, or is ready and was not asked to complete.
+static int wait_for_job(const ZoneAskCommand& command, const std::string& id, Surroundings& around) {
+  const bool completes = command.request.verb == Verb::kJobChange || command.request.job.auto_complete;
+  while (true) {
+    Request list;
+    list.verb = Verb::kJobList;
+    const auto jobs = ask(command.name, list);
+    if (!jobs) return say_failure(jobs.error(), around);
+    const auto job = std::ranges::find_if(*jobs, [&](const Json& one) { return one.value("id", "") == id; });
+    if (job == jobs->end()) return say_failure({fmt::format("the zone has no job '{}'", id)}, around);
+    const std::string status = job->value("status", "");
+    const bool stopped = status == "stopped" || (*job)["outcome"] == "failed" || (*job)["outcome"] == "cancelled";
+    if (stopped) {
+      const std::string why =
+          (*job)["last-error"].is_string() ? (*job)["last-error"].get<std::string>() : "it was cancelled";
+      return say_failure({fmt::format("the job '{}': {}", id, why)}, around);
+    }
+    if (status == "concluded" || (status == "ready" && !completes)) break;
+    if (around.workshop.signals != nullptr && around.workshop.signals->first() != 0) return 130;
+    std::this_thread::sleep_for(std::chrono::milliseconds{50});
+  }
+  print(id + "\n");
+  return 0;
+}
+
 int zone_ask_command(const ZoneAskCommand& command, Surroundings& around) {
   ZoneAskCommand absolute = command;
-  if (command.request.verb == Verb::kDiskAdd) absolute.request.file = std::filesystem::absolute(command.request.file);
+  block::JobRequest& job = absolute.request.job;
+  for (std::string* const path : {&absolute.request.file, &job.target, &job.base, &job.top})
+    if (!path->empty()) *path = std::filesystem::absolute(*path);
   const auto answer = ask(command.name, absolute.request);
   if (!answer) return say_failure(answer.error(), around);
+  if (command.wait)
+    return wait_for_job(command, answer->is_object() ? answer->value("id", command.request.id) : command.request.id,
+                        around);
   show(command, *answer);
   return 0;
 }

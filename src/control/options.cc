@@ -5,6 +5,8 @@
 #include <charconv>
 #include <cstdlib>
 
+#include "control/job_options.h"
+
 namespace bulkhead::control {
 namespace {
 
@@ -22,6 +24,7 @@ struct Raw {
   zone::FetchRequest fetch;
   std::string zone, zone_disk;
   zone::Request request;
+  JobOptions job;
 };
 
 void add_common(CLI::App& app, Raw& raw) {
@@ -83,10 +86,16 @@ void add_zone(CLI::App& app, Raw& raw) {
   app.add_subcommand("list", "the zones that run")->add_flag("--json", raw.common.json, "JSON on stdout");
   verb("inspect", "what a zone is and has done so far, as JSON", Verb::kInspect);
   CLI::App* const add = verb("disk-add", "plug a disk in; prints its name in the zone", Verb::kDiskAdd);
-  add->add_option("--disk", raw.zone_disk, "a raw disk image, FILE or FILE,ro")->required();
+  add->add_option("--disk", raw.zone_disk, "a disk image, FILE or FILE,OPTION,... as with `run`")->required();
   CLI::App* const remove = verb("disk-remove", "take a disk out", Verb::kDiskRemove);
   remove->add_option("DEVICE", raw.request.device, "its name in the zone, e.g. xvdb")->required();
   remove->add_flag("--force", raw.request.force, "also when the guest does not let go of it");
+  CLI::App* const limit = verb("disk-limit", "other limits for a disk; those not named are none", Verb::kDiskLimit);
+  limit->add_option("DEVICE", raw.request.device, "its name in the zone, e.g. vda")->required();
+  limit->add_option("LIMITS", raw.request.options, "bps=10M,iops=500,...; nothing: no limits");
+  CLI::App* const resume = verb("disk-resume", "try again what waits for an error's end", Verb::kDiskResume);
+  resume->add_option("DEVICE", raw.request.device, "its name in the zone, e.g. vda")->required();
+  add_job_verbs(*app.add_subcommand("job", "jobs on the disks of a zone that runs"), raw.job);
   CLI::App* const stop = verb("stop", "ask a zone to end, and stop it when it has not in time", Verb::kStop);
   stop->add_option("-t,--timeout", raw.request.timeout_s, "seconds until it is stopped")->capture_default_str();
   verb("reboot", "ask a zone's kernel to reboot", Verb::kReboot);
@@ -101,16 +110,18 @@ Result<zone::DiskSpec> disk_spec(const std::string& text) {
 
 Result<Command> finish_zone(Raw& raw, const CLI::App& app) {
   if (app.get_subcommands().empty())
-    return fail("name a subcommand of zone: list, inspect, disk-add, disk-remove, stop, reboot or kill");
+    return fail(
+        "name a subcommand of zone: list, inspect, disk-add, disk-remove, disk-limit, disk-resume, job, stop, reboot "
+        "or kill");
+  if (app.got_subcommand("job")) return finish_job(raw.job);
   if (app.got_subcommand("list")) return ZoneListCommand{raw.common.json};
   if (raw.request.timeout_s > zone::Request::kMaxTimeout)
     return fail("--timeout {}: it must be 0 to {} seconds", raw.request.timeout_s, zone::Request::kMaxTimeout);
   if (raw.request.verb == zone::Request::Verb::kDiskAdd) {
     BH_ASSIGN(const zone::DiskSpec disk, disk_spec(raw.zone_disk));
-    const std::string plain = disk.path + (disk.read_only ? ",ro" : "");
-    if (plain != raw.zone_disk) return fail("--disk {}: a disk for a zone that runs is FILE or FILE,ro", raw.zone_disk);
     raw.request.file = disk.path;
     raw.request.read_only = disk.read_only;
+    raw.request.options = raw.zone_disk.substr(std::min(disk.path.size() + 1, raw.zone_disk.size()));
   }
   return ZoneAskCommand{raw.zone, raw.request};
 }

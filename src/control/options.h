@@ -41,10 +41,12 @@ struct KernelListCommand {
 struct ZoneListCommand {
   bool json = false;
 };
-// Something asked of a zone that runs. A disk's file may still be a relative path.
+// Something asked of a zone that runs. Files of disks and jobs may still be relative paths.
 struct ZoneAskCommand {
   std::string name;
   zone::Request request;
+  bool wait = false;  // for a job
+  bool json = false;  // of a list
 };
 // `bulkhead disk`, not judged yet: its own parser does that (command_disk.cc).
 struct DiskCommand {

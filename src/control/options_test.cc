@@ -114,6 +114,9 @@ TEST(Options, Zone) {
   EXPECT_EQ(add.request.verb, Verb::kDiskAdd);
   EXPECT_EQ(add.request.file, "a.img");
   EXPECT_TRUE(add.request.read_only);
+  EXPECT_EQ(parse<ZoneAskCommand>({"zone", "disk-add", "one", "--disk", "a.qcow2,cache=none,iops=5"}).request.options,
+            "cache=none,iops=5");
+  EXPECT_EQ(parse<ZoneAskCommand>({"zone", "disk-limit", "one", "vda", "bps=1M"}).request.options, "bps=1M");
   const auto remove = parse<ZoneAskCommand>({"zone", "disk-remove", "one", "xvdb", "--force"});
   EXPECT_EQ(remove.request.verb, Verb::kDiskRemove);
   EXPECT_EQ(remove.request.device, "xvdb");
@@ -122,6 +125,28 @@ TEST(Options, Zone) {
   EXPECT_EQ(parse<ZoneAskCommand>({"zone", "stop", "one", "-t", "3"}).request.timeout_s, 3u);
   EXPECT_EQ(parse<ZoneAskCommand>({"zone", "reboot", "one"}).request.verb, Verb::kReboot);
   EXPECT_EQ(parse<ZoneAskCommand>({"zone", "kill", "one"}).request.verb, Verb::kKill);
+}
+
+TEST(Options, ZoneJobs) {
+  using Verb = zone::Request::Verb;
+  const auto mirror =
+      parse<ZoneAskCommand>({"zone", "job", "mirror", "one", "vda", "copy.qcow2", "--speed", "10M", "--sync", "top",
+                             "--on-target-error", "stop", "--auto-complete", "--wait"});
+  EXPECT_EQ(mirror.request.verb, Verb::kJobStart);
+  EXPECT_EQ(mirror.request.device, "vda");
+  EXPECT_EQ(mirror.request.job.target, "copy.qcow2");
+  EXPECT_EQ(mirror.request.job.speed, 10_MiB);
+  EXPECT_EQ(mirror.request.job.sync, block::JobSync::kTop);
+  EXPECT_EQ(mirror.request.job.on_target_error, block::JobErrorAction::kStop);
+  EXPECT_TRUE(mirror.request.job.auto_complete && mirror.wait);
+  const auto commit = parse<ZoneAskCommand>({"zone", "job", "commit", "one", "vda", "--base", "b", "--top", "t"});
+  EXPECT_EQ(commit.request.job.kind, block::JobKind::kCommit);
+  EXPECT_EQ(commit.request.job.base + commit.request.job.top, "bt");
+  const auto speed = parse<ZoneAskCommand>({"zone", "job", "speed", "one", "mirror0", "1M"});
+  EXPECT_EQ(speed.request.verb, Verb::kJobChange);
+  EXPECT_EQ(speed.request.action, "speed");
+  EXPECT_EQ(speed.request.speed, 1_MiB);
+  EXPECT_TRUE(parse<ZoneAskCommand>({"zone", "job", "list", "one", "--json"}).json);
 }
 
 TEST(Options, ErrorsAreOneLineAndNameTheArgument) {
@@ -152,6 +177,10 @@ TEST(Options, ErrorsAreOneLineAndNameTheArgument) {
       {{"zone", "disk-add", "one"}, "--disk"},
       {{"zone", "disk-add", "one", "--disk", ",ro"}, "--disk"},
       {{"zone", "disk-remove", "one"}, "DEVICE"},
+      {{"zone", "job"}, "subcommand"},
+      {{"zone", "job", "mirror", "one", "vda"}, "TARGET"},
+      {{"zone", "job", "stream", "one", "vda", "--speed", "quick"}, "speed"},
+      {{"zone", "job", "stream", "one", "vda", "--on-source-error", "panic"}, "errors"},
       {{"zone", "kill", "one", "--", "true"}, "behind --"},
   };
   for (const auto& [arguments, said] : cases) {

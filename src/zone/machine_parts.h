@@ -1,10 +1,12 @@
 // What `run` and `boot` both do to put a machine together.
 #pragma once
+#include <map>
 #include <memory>
 #include <thread>
 #include <vector>
 
 #include "block/disk/open_disk.h"
+#include "block/job/disk_jobs.h"
 #include "machine/microvm/microvm.h"
 #include "net/open/net_config.h"
 #include "zone/report.h"
@@ -16,6 +18,7 @@ namespace bulkhead::zone {
 // machine `pv` has of it.
 struct MachineParts {
   std::vector<std::unique_ptr<block::Disk>> disks;
+  std::map<block::Disk*, std::unique_ptr<block::DiskJobs>> jobs;  // of those that had some; end before the disks
   std::vector<net::Network> networks;
   std::vector<DiskSpec> files;  // what config.disks are, one by one
   bool has_root = false;        // the first disk is the zone's root

@@ -27,12 +27,11 @@ std::string utc_now() {
   return {buffer, std::strftime(buffer, sizeof buffer, "%Y-%m-%dT%H:%M:%SZ", &parts)};
 }
 
-// As the guest's kernel names the disk in that place.
+}  // namespace
+
 std::string disk_name(std::string_view backend, std::size_t index) {
   return fmt::format("{}{}", backend == "pv" ? "xvd" : "vd", static_cast<char>('a' + index));
 }
-
-}  // namespace
 
 ZoneControl::ZoneControl(const MachineSpec& spec, const Report& report, std::string what, Wake& wake)
     : name_{spec.named ? spec.name : fmt::format("zone-{}", ::getpid())},
@@ -89,6 +88,8 @@ ZoneControl::~ZoneControl() {
 void ZoneControl::attach(machine::Machine& machine, MachineParts& parts, const Report& report, ZoneHands& hands) {
   life_.emplace(Life{machine, parts, report, hands});
   ++lives_;
+  for (block::Disk* const disk : parts.config.disks)
+    if (disk != nullptr) watch(*disk);
   machine.set_disk_gone(
       [this, life = lives_](block::Disk& disk) { post([this, gone = &disk, life] { disk_gone(gone, life); }); });
   const Lock lock{mutex_};
@@ -99,6 +100,8 @@ void ZoneControl::detach() {
   if (!life_) return;
   serve();
   life_->machine.set_disk_gone({});
+  for (block::Disk* const disk : life_->parts.config.disks)
+    if (disk != nullptr) disk->set_on_wait({});
   life_.reset();
 }
 
@@ -155,6 +158,16 @@ void ZoneControl::execute(const Request& request, const AnswerPtr& answer) {
       return add_disk(request, answer);
     case Verb::kDiskRemove:
       return remove_disk(request, answer);
+    case Verb::kDiskLimit:
+      return limit_disk(request, answer);
+    case Verb::kDiskResume:
+      return resume_disk(request, answer);
+    case Verb::kJobStart:
+      return start_job(request, answer);
+    case Verb::kJobList:
+      return answer->give(list_jobs());
+    case Verb::kJobChange:
+      return change_job(request, answer);
     case Verb::kStop:
       return stop(request, answer);
     case Verb::kReboot:
@@ -188,15 +201,23 @@ std::string ZoneControl::inspect() const {
   const MachineParts& parts = life_->parts;
   for (std::size_t i = 0; i < parts.config.disks.size(); ++i)
     if (parts.config.disks[i] != nullptr)
-      disks.push_back(
-          {{"name", disk_name(backend_, i)}, {"file", parts.files[i].path}, {"read_only", parts.files[i].read_only}});
+      disks.push_back({{"name", disk_name(backend_, i)},
+                       {"file", parts.files[i].path},
+                       {"read_only", parts.files[i].read_only},
+                       {"waits_for", parts.config.disks[i]->waits_for() == block::IoStatus::kOk
+                                         ? Json(nullptr)
+                                         : Json(block::text_of(parts.config.disks[i]->waits_for()))}});
   out["devices"] = std::move(devices);
   out["disks"] = std::move(disks);
+  out["jobs"] = Json::parse(list_jobs());
   return text(out);
 }
 
 void ZoneControl::add_disk(const Request& request, const AnswerPtr& answer) {
-  auto opened = block::open_disk({.path = request.file, .read_only = request.read_only});
+  DiskSpec spec{.path = request.file, .read_only = request.read_only};
+  if (const auto understood = block::parse_disk_options(spec, request.options); !understood)
+    return answer->refuse(understood.error().message);
+  auto opened = block::open_disk(spec);
   if (!opened) return answer->refuse(opened.error().message);
   const auto plugged = life_->machine.add_disk(**opened);
   if (!plugged) return answer->refuse(plugged.error().message);
@@ -205,7 +226,8 @@ void ZoneControl::add_disk(const Request& request, const AnswerPtr& answer) {
   parts.config.disks.resize(size);
   parts.files.resize(size);
   parts.config.disks[plugged->index] = opened->get();
-  parts.files[plugged->index] = {request.file, request.read_only};
+  parts.files[plugged->index] = spec;
+  watch(**opened);
   parts.disks.push_back(std::move(*opened));
   answer->give(text({{"device", plugged->name}}));
 }
@@ -235,6 +257,7 @@ void ZoneControl::disk_removed(machine::DiskRemoved how, const std::string& name
 void ZoneControl::disk_gone(const block::Disk* disk, u64 life) {
   if (life != lives_) return;
   MachineParts& parts = life_->parts;
+  parts.jobs.erase(const_cast<block::Disk*>(disk));
   std::ranges::replace(parts.config.disks, const_cast<block::Disk*>(disk), nullptr);
   std::erase_if(parts.disks, [&](const auto& one) { return one.get() == disk; });
 }

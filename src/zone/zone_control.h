@@ -16,6 +16,9 @@
 
 namespace bulkhead::zone {
 
+// As the guest's kernel names the disk in that place.
+std::string disk_name(std::string_view backend, std::size_t index);
+
 class ZoneControl {
  public:
   // Takes the zone's name: the spec's if it was asked for, else one that no other has ("zone-PID"). `what`: what runs,
@@ -60,6 +63,17 @@ class ZoneControl {
   void remove_disk(const Request& request, const AnswerPtr& answer);
   void disk_removed(machine::DiskRemoved how, const std::string& name, u64 life, const AnswerPtr& answer);
   void disk_gone(const block::Disk* disk, u64 life);
+  // zone_jobs.cc
+  void start_job(const Request& request, const AnswerPtr& answer);
+  void change_job(const Request& request, const AnswerPtr& answer);
+  std::string list_jobs() const;
+  void limit_disk(const Request& request, const AnswerPtr& answer);
+  void resume_disk(const Request& request, const AnswerPtr& answer);
+  block::Disk* find_disk(const std::string& device) const;
+  std::string device_of(const block::Disk* disk) const;
+  block::DiskJobs* jobs_of(block::Disk& disk);
+  void job_changed(const block::Disk* disk, const block::JobStatus& status);
+  void watch(block::Disk& disk);
   void stop(const Request& request, const AnswerPtr& answer);
   void reboot(const AnswerPtr& answer);
 
@@ -68,6 +82,7 @@ class ZoneControl {
   Wake& wake_;
   std::optional<Life> life_;
   u64 lives_ = 0;
+  unsigned jobs_made_ = 0;
   bool by_force_ = false;
   Mutex mutex_;
   State state_ BH_GUARDED_BY(mutex_) = State::kPreparing;

@@ -125,6 +125,7 @@ Task<IoStatus> Disk::run(Request& request) {
     }
     if (epoch != epoch_) co_return status;
     if (std::exchange(waiting_, true)) continue;
+    waits_for_ = status;
     if (on_wait_) on_wait_(status);
     executor_->spawn(retry_later());
   }
@@ -159,6 +160,7 @@ Task<void> Disk::retry_later() {
   retry_at_ = executor_->now() + kRetryAfter;
   while (executor_->now() < retry_at_ && !closing_) co_await executor_->sleep_for(kLook);
   waiting_ = false;
+  waits_for_ = IoStatus::kOk;
   if (on_wait_) on_wait_(IoStatus::kOk);
   held_.wake_all();
 }

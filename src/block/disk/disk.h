@@ -52,6 +52,8 @@ class Disk {
   void set_limits(const ThrottleLimits& limits);
   // Called on the disk's thread when requests begin to wait for an error's end (kOk: they go on). One at a time.
   void set_on_wait(std::function<void(IoStatus why)> on_wait);
+  // What requests wait for the end of, and are held back by; kOk: nothing.
+  IoStatus waits_for() const { return waits_for_.load(std::memory_order_relaxed); }
   void retry_now();  // tries again at once what waits for an error's end
 
   // --- requests; executor's thread. As of Node, and judged there.
@@ -86,6 +88,7 @@ class Disk {
   NodePtr root_;
   const DiskOptions options_;
   std::atomic<u64> size_;
+  std::atomic<IoStatus> waits_for_{IoStatus::kOk};
   bool read_only_, supports_discard_;
   u32 optimal_transfer_, request_alignment_;
   // The executor's.

@@ -18,6 +18,10 @@ struct DiskConfig {
 // "FILE" or "FILE,key=value,...": ro, format=, cache=, direct=, discard=, aio=, serial=, werror=, rerror=, bps=,
 // bps-rd=, bps-wr=, iops=, iops-rd=, iops-wr= and each of these with -burst. Errors: what is not understood, by name.
 Result<DiskConfig> parse_disk(const std::string& text);
+// The same for a file whose name is known: "key=value,..." into `config`.
+Result<void> parse_disk_options(DiskConfig& config, std::string_view options);
+// Limits alone; those that are not named are none.
+Result<ThrottleLimits> parse_limits(const std::string& text);
 
 // Opens the image with all that is below it, on a thread of its own. Blocks. Errors: as Opener::open.
 Result<std::unique_ptr<Disk>> open_disk(const DiskConfig& config);

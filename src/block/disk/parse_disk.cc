@@ -99,12 +99,7 @@ Result<void> judge(const ThrottleLimits& limits) {
 
 }  // namespace
 
-Result<DiskConfig> parse_disk(const std::string& text) {
-  DiskConfig config;
-  std::string_view rest = text;
-  config.path = rest.substr(0, rest.find(','));
-  rest.remove_prefix(std::min(config.path.size() + 1, rest.size()));
-  if (config.path.empty()) return fail("'{}': it must begin with a file", text);
+Result<void> parse_disk_options(DiskConfig& config, std::string_view rest) {
   while (!rest.empty()) {
     const std::string_view field = rest.substr(0, rest.find(','));
     rest.remove_prefix(std::min(field.size() + 1, rest.size()));
@@ -117,8 +112,29 @@ Result<DiskConfig> parse_disk(const std::string& text) {
       BH_TRY(set_key(config, field.substr(0, equals), std::string{field.substr(equals + 1)}));
     }
   }
-  BH_TRY(judge(config.options.limits));
+  return judge(config.options.limits);
+}
+
+Result<DiskConfig> parse_disk(const std::string& text) {
+  DiskConfig config;
+  config.path = text.substr(0, text.find(','));
+  if (config.path.empty()) return fail("'{}': it must begin with a file", text);
+  BH_TRY(parse_disk_options(config, std::string_view{text}.substr(std::min(config.path.size() + 1, text.size()))));
   return config;
+}
+
+Result<ThrottleLimits> parse_limits(const std::string& text) {
+  DiskConfig config;
+  for (std::string_view rest = text; !rest.empty();) {
+    const std::string_view field = rest.substr(0, rest.find(','));
+    rest.remove_prefix(std::min(field.size() + 1, rest.size()));
+    const std::size_t equals = std::min(field.find('='), field.size());
+    const std::string value{equals == field.size() ? "" : field.substr(equals + 1)};
+    BH_ASSIGN(const bool known, set_limit(config.options.limits, field.substr(0, equals), value));
+    if (!known) return fail("'{}' is no limit; they are bps=, bps-rd=, bps-wr=, iops=, iops-rd=, iops-wr=", field);
+  }
+  BH_TRY(judge(config.options.limits));
+  return config.options.limits;
 }
 
 }  // namespace bulkhead::block

@@ -17,8 +17,8 @@ enum class FileLock : u8 {
 
 // Errors: somebody else has it, and still has a fifth of a second later.
 Result<void> lock_file(int fd, const std::string& path, DiskAccess access, FileLock lock);
-// As lock_file(), for an open file that is to take the place of `old`, which has locks of ours: they do not forbid ours.
-// Errors: somebody else has it; `old` has its locks as before.
+// As lock_file(), for an open file that is to take the place of `old`, which has locks of ours: they do not forbid
+// ours. Errors: somebody else has it; `old` has its locks as before.
 Result<void> lock_instead(int fd, int old, const std::string& path, DiskAccess access, DiskAccess before);
 // Before close(), for the kernel may hold the open file a little longer than its last I/O.
 void unlock_file(int fd);

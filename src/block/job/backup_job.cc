@@ -28,7 +28,8 @@ Task<u64> BackupJob::reach(u64 offset, u64 length) {
 
 // Each chunk is copied once, so the target's are as they were made.
 Task<CopyJob::Copied> BackupJob::copy_range(u64 offset, u64 length, std::span<std::byte> memory) {
-  const RangeCopied one = co_await copy_between({source_.get(), base_, target_.get()}, offset, length, target_is_zero_, memory);
+  const RangeCopied one =
+      co_await copy_between({source_.get(), base_, target_.get()}, offset, length, target_is_zero_, memory);
   // What was begun there may not be zeroes any more.
   if (one.status != IoStatus::kOk) target_is_zero_ = false;
   co_return Copied{one.status, one.at_target ? target_.get() : source_.get(), one.at_target, one.bytes};
@@ -51,7 +52,8 @@ Task<void> BackupJob::save_first(const Change* change) {
     if (done.status == IoStatus::kOk) co_return;
     note(done, done.at_target ? "writing" : "reading");
     // What the guest overwrites now is lost to the copy: there is no later, so the job waits to be resumed, or fails.
-    const bool stops = (done.at_target ? request().on_target_error : request().on_source_error) == JobErrorAction::kStop;
+    const bool stops =
+        (done.at_target ? request().on_target_error : request().on_source_error) == JobErrorAction::kStop;
     if (!stops) fail_with("what the guest changed could not be copied first: " + why().message);
     while (halted() && !ended()) co_await wait_event();
   }

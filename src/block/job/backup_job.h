@@ -22,7 +22,9 @@ class BackupJob final : public CopyJob {
   Task<IoStatus> change(Change* change) override;
   Task<void> save_first(const Change* change);
   u64 total_bytes() const override { return total_; }
-  u64 done_bytes() const override { return total_ - std::min(total_, const_cast<BackupJob*>(this)->todo().remaining()); }
+  u64 done_bytes() const override {
+    return total_ - std::min(total_, const_cast<BackupJob*>(this)->todo().remaining());
+  }
   std::string_view file() const override { return request().target; }
 
   NodePtr source_, target_;

@@ -65,7 +65,8 @@ Result<TargetShape> target_shape(const JobRequest& request, Node& source) {
   if (request.sync != JobSync::kTop) return shape;
   Node* const backing = source.child(ChildRole::kBacking);
   if (backing == nullptr) return fail("'{}' stands on no other image; sync is full there", source.name());
-  if (target_format(request) != "qcow2") return fail("a {} image stands on no other; sync=top needs qcow2", target_format(request));
+  if (target_format(request) != "qcow2")
+    return fail("a {} image stands on no other; sync=top needs qcow2", target_format(request));
   std::error_code error;
   shape.backing_file = fs::absolute(backing->name(), error).string();
   shape.backing_format = backing->driver() == "qcow2" ? "qcow2" : "raw";
@@ -75,7 +76,8 @@ Result<TargetShape> target_shape(const JobRequest& request, Node& source) {
 Result<void> make_target(const JobRequest& request, const TargetShape& shape) {
   if (request.existing) return {};
   std::error_code error;
-  if (fs::exists(request.target, error) && (!fs::is_regular_file(request.target, error) || fs::file_size(request.target, error) != 0))
+  if (fs::exists(request.target, error) &&
+      (!fs::is_regular_file(request.target, error) || fs::file_size(request.target, error) != 0))
     return fail("'{}' is there already; say that it is to be used (existing), or name another", request.target);
   tools::NewImage image{.path = request.target, .format = target_format(request), .options = {}};
   image.options.size = shape.size;

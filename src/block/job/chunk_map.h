@@ -22,7 +22,9 @@ class ChunkMap {
   u64 chunk() const { return u64{1} << bits_; }
   bool empty() const { return count_ == 0; }
   u64 remaining() const { return std::min(count_ << bits_, bytes_); }  // bytes, about
-  bool test(u64 offset) const { return bit(words_[offset >> bits_ >> 6], static_cast<unsigned>((offset >> bits_) & 63)); }
+  bool test(u64 offset) const {
+    return bit(words_[offset >> bits_ >> 6], static_cast<unsigned>((offset >> bits_) & 63));
+  }
   // All chunks that the range touches.
   void set(u64 offset, u64 length) { change(offset, length, true); }
   void clear(u64 offset, u64 length) { change(offset, length, false); }

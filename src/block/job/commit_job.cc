@@ -17,7 +17,8 @@ Task<Result<void>> CommitJob::prepare() {
 
 Task<u64> CommitJob::reach(u64 offset, u64 length) {
   if (offset >= top_->size()) co_return length;
-  co_return co_await empty_reach(top_, base_, offset, std::min(length, top_->size() - offset), std::min(length, kPiece));
+  co_return co_await empty_reach(top_, base_, offset, std::min(length, top_->size() - offset),
+                                 std::min(length, kPiece));
 }
 
 Task<CopyJob::Copied> CommitJob::copy_range(u64 offset, u64 length, std::span<std::byte> memory) {

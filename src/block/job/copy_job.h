@@ -77,7 +77,8 @@ struct RangeCopied {
   u64 bytes = 0;
 };
 // `may_skip_zeroes`: the target's range was never written, and reads as zeroes.
-Task<RangeCopied> copy_between(RangeCopy way, u64 offset, u64 length, bool may_skip_zeroes, std::span<std::byte> memory);
+Task<RangeCopied> copy_between(RangeCopy way, u64 offset, u64 length, bool may_skip_zeroes,
+                               std::span<std::byte> memory);
 // How much from `offset` on needs no data moved, at least `least`, at most `length`.
 Task<u64> empty_reach(Node* from, const Node* base, u64 offset, u64 length, u64 least);
 

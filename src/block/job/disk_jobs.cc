@@ -65,7 +65,8 @@ Result<std::string> DiskJobs::start(JobRequest request) {
       if (!job->concluded()) shape = fail("the job '{}' works on this disk; cancel it, or wait for its end", job->id());
     if (!shape) return;
     if (request.id.empty()) request.id = fmt::format("{}{}", name_of(request.kind), count_++);
-    if (find(request.id) != nullptr) shape = fail("there is a job '{}' already; dismiss it, or name another", request.id);
+    if (find(request.id) != nullptr)
+      shape = fail("there is a job '{}' already; dismiss it, or name another", request.id);
     if (shape && has_target(request)) shape = target_shape(request, *disk_.root());
   });
   if (!shape) return std::unexpected(shape.error());

@@ -1,5 +1,5 @@
-// One job's life: begun, paced, paused, stopped by errors, completed or cancelled. The work itself is in derived classes.
-// All on the disk's executor.
+// One job's life: begun, paced, paused, stopped by errors, completed or cancelled. The work itself is in derived
+// classes. All on the disk's executor.
 #pragma once
 #include <functional>
 

@@ -1,6 +1,4 @@
 // Jobs on a disk that a guest goes on changing: at the end both the disk and the job's files hold what they must.
-#include "block/job/disk_jobs.h"
-
 #include <gtest/gtest.h>
 
 #include <cstring>
@@ -9,6 +7,7 @@
 
 #include "block/debug/debug_node.h"
 #include "block/disk/open_disk.h"
+#include "block/job/disk_jobs.h"
 #include "block/tools/edit.h"
 
 namespace bulkhead::block {
@@ -55,8 +54,8 @@ class Guest {
     while (!stop_) {
       // Each writer has blocks of its own, so that what the last one was is known.
       const u64 length = random() % 8 == 0 ? 64_KiB : 4_KiB;
-      const u64 places = content_.size() / 64_KiB / writers, at = (random() % places * writers + who) * 64_KiB +
-                                                               (length == 4_KiB ? random() % 16 * 4_KiB : 0);
+      const u64 places = content_.size() / 64_KiB / writers,
+                at = (random() % places * writers + who) * 64_KiB + (length == 4_KiB ? random() % 16 * 4_KiB : 0);
       const unsigned what = random() % 10;
       const std::byte value{static_cast<u8>(random() % 255 + 1)};
       IoStatus status;
@@ -116,7 +115,8 @@ class JobTest : public ::testing::Test {
       }
       // Zeroes over what is below.
       if (below == nullptr) {
-        ASSERT_EQ((*session)->run((*node)->write_bytes(2_MiB, std::vector<std::byte>(2_MiB, std::byte{9}))), IoStatus::kOk);
+        ASSERT_EQ((*session)->run((*node)->write_bytes(2_MiB, std::vector<std::byte>(2_MiB, std::byte{9}))),
+                  IoStatus::kOk);
       } else {
         ASSERT_EQ((*session)->run((*node)->write_zeroes(2_MiB + 100_KiB, 700_KiB)), IoStatus::kOk);
       }
@@ -273,12 +273,16 @@ TEST_F(JobTest, BackupByBitmapIsWhatChangedSinceTheLast) {
     while (guest_->done() < before + 30) std::this_thread::yield();
     guest_->end();
     if (round == 1) {  // one that is cancelled loses nothing
-      ASSERT_TRUE(jobs_->start({.kind = JobKind::kBackup, .target = path("copy.raw"), .existing = true,
-                                .bitmap = "changes", .speed = 64_KiB}));
+      ASSERT_TRUE(jobs_->start({.kind = JobKind::kBackup,
+                                .target = path("copy.raw"),
+                                .existing = true,
+                                .bitmap = "changes",
+                                .speed = 64_KiB}));
       ASSERT_TRUE(jobs_->cancel(status().id));
       EXPECT_TRUE(conclude().cancelled);
     }
-    ASSERT_TRUE(jobs_->start({.kind = JobKind::kBackup, .target = path("copy.raw"), .existing = true, .bitmap = "changes"}));
+    ASSERT_TRUE(
+        jobs_->start({.kind = JobKind::kBackup, .target = path("copy.raw"), .existing = true, .bitmap = "changes"}));
     const JobStatus end = conclude();
     EXPECT_FALSE(end.failed) << end.last_error;
     EXPECT_LT(end.total, kSize);
@@ -375,10 +379,13 @@ TEST_F(JobTest, RefusalsSayWhy) {
   };
   EXPECT_NE(refusal({.kind = JobKind::kMirror}).find("target"), std::string::npos);
   EXPECT_NE(refusal({.kind = JobKind::kMirror, .target = path("mid.qcow2")}).find("there already"), std::string::npos);
-  EXPECT_NE(refusal({.kind = JobKind::kMirror, .target = path("top.qcow2"), .existing = true}).find("in use"), std::string::npos);
-  EXPECT_NE(refusal({.kind = JobKind::kMirror, .target = path("a.raw"), .sync = JobSync::kTop}).find("qcow2"), std::string::npos);
+  EXPECT_NE(refusal({.kind = JobKind::kMirror, .target = path("top.qcow2"), .existing = true}).find("in use"),
+            std::string::npos);
+  EXPECT_NE(refusal({.kind = JobKind::kMirror, .target = path("a.raw"), .sync = JobSync::kTop}).find("qcow2"),
+            std::string::npos);
   EXPECT_NE(refusal({.kind = JobKind::kStream, .base = path("else.qcow2")}).find("mid.qcow2"), std::string::npos);
-  EXPECT_NE(refusal({.kind = JobKind::kCommit, .top = path("base.qcow2")}).find("stands on no other"), std::string::npos);
+  EXPECT_NE(refusal({.kind = JobKind::kCommit, .top = path("base.qcow2")}).find("stands on no other"),
+            std::string::npos);
   EXPECT_NE(jobs_->cancel("x").error().message.find("no job 'x'"), std::string::npos);
   // Somebody else reads the base: it cannot be written to.
   auto reader = open_disk({.path = path("base.qcow2"), .read_only = true});
@@ -416,7 +423,8 @@ class JobErrorTest : public JobTest {
 
 TEST_F(JobErrorTest, ReportEndsTheJobStopWaitsIgnoreComesBack) {
   make_chain();
-  const std::vector<FaultRule> bad = {{.kind = RequestKind::kRead, .begin = 0, .end = 24_MiB, .status = IoStatus::kIoError}};
+  const std::vector<FaultRule> bad = {
+      {.kind = RequestKind::kRead, .begin = 0, .end = 24_MiB, .status = IoStatus::kIoError}};
   for (const JobErrorAction action : {JobErrorAction::kReport, JobErrorAction::kStop, JobErrorAction::kIgnore}) {
     open_faulty(bad);
     fs::remove(path("copy.raw"));

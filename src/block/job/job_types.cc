@@ -8,7 +8,8 @@ namespace {
 constexpr std::array<std::string_view, 4> kKinds = {"mirror", "backup", "stream", "commit"};
 constexpr std::array<std::string_view, 2> kSyncs = {"full", "top"};
 constexpr std::array<std::string_view, 3> kActions = {"report", "stop", "ignore"};
-constexpr std::array<std::string_view, 6> kStates = {"running", "paused", "stopped", "ready", "completing", "concluded"};
+constexpr std::array<std::string_view, 6> kStates = {"running", "paused",     "stopped",
+                                                     "ready",   "completing", "concluded"};
 
 template <class Value, std::size_t n>
 Result<Value> parse(const std::array<std::string_view, n>& names, std::string_view text, const char* what) {

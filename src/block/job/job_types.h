@@ -18,15 +18,15 @@ enum class JobState : u8 { kRunning, kPaused, kStopped, kReady, kCompleting, kCo
 
 struct JobRequest {
   JobKind kind = JobKind::kMirror;
-  std::string id{};            // empty: one is chosen
-  std::string target{};        // mirror, backup: a file, made anew unless `existing`
-  std::string format{};        // of the target: raw, qcow2; empty: by its name
-  bool existing = false;       // write into the file that is there, of the disk's size
+  std::string id{};       // empty: one is chosen
+  std::string target{};   // mirror, backup: a file, made anew unless `existing`
+  std::string format{};   // of the target: raw, qcow2; empty: by its name
+  bool existing = false;  // write into the file that is there, of the disk's size
   JobSync sync = JobSync::kFull;
-  std::string bitmap{};        // backup: only what this bitmap of the disk's image says; it starts over if all went well
-  std::string base{};          // stream: what stays below; commit: where to. A file of the chain; empty: nothing; the next
-  std::string top{};           // commit: the uppermost image that goes away; empty: the disk's own
-  u64 speed = 0;               // bytes a second of what the job reads by itself; 0: no limit
+  std::string bitmap{};  // backup: only what this bitmap of the disk's image says; it starts over if all went well
+  std::string base{};    // stream: what stays below; commit: where to. A file of the chain; empty: nothing; the next
+  std::string top{};     // commit: the uppermost image that goes away; empty: the disk's own
+  u64 speed = 0;         // bytes a second of what the job reads by itself; 0: no limit
   JobErrorAction on_source_error = JobErrorAction::kReport, on_target_error = JobErrorAction::kReport;
   bool auto_complete = false;  // mirror, commit of the disk's own image: without being told to, when ready
 };

@@ -63,7 +63,8 @@ Task<IoStatus> MirrorJob::change(Change* change) {
   AlignedMemory memory;
   IoBuffer copy;
   Change now = *change;
-  if (now.kind == RequestKind::kWrite && !(todo().test(now.offset) && todo().same_run(now.offset, now.length) == now.length)) {
+  if (now.kind == RequestKind::kWrite &&
+      !(todo().test(now.offset) && todo().same_run(now.offset, now.length) == now.length)) {
     memory = AlignedMemory{now.length};
     if (!memory) co_return IoStatus::kIoError;
     copy_out(now.data, 0, memory.bytes());
@@ -96,7 +97,8 @@ Task<void> MirrorJob::repeat(const Change* change) {
 }
 
 Task<IoStatus> MirrorJob::repeat_part(const Change* change, u64 offset, u64 length) {
-  if (change->kind == RequestKind::kWriteZeroes) co_return co_await target_->write_zeroes(offset, length, WriteFlags::kMayUnmap);
+  if (change->kind == RequestKind::kWriteZeroes)
+    co_return co_await target_->write_zeroes(offset, length, WriteFlags::kMayUnmap);
   const BufferSlice part{change->data, offset - change->offset, length};
   co_return co_await target_->write(offset, part);
 }

@@ -11,8 +11,8 @@ namespace bulkhead::block {
 
 class MirrorJob final : public CopyJob {
  public:
-  MirrorJob(Disk& disk, JobRequest request, unsigned chunk_bits) : CopyJob{disk, std::move(request), chunk_bits},
-                                                                    written_{disk.size_bytes(), chunk_bits} {}
+  MirrorJob(Disk& disk, JobRequest request, unsigned chunk_bits)
+      : CopyJob{disk, std::move(request), chunk_bits}, written_{disk.size_bytes(), chunk_bits} {}
   Task<Result<void>> prepare() override;
 
  private:

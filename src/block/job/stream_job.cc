@@ -8,6 +8,7 @@ namespace bulkhead::block {
 
 Task<Result<void>> StreamJob::prepare() {
   root_ = disk().root();
+  file_ = root_->name();
   image_ = tools::as_qcow2(root_.get());
   if (image_ == nullptr || image_->child(ChildRole::kBacking) == nullptr)
     co_return fail("'{}' stands on no other image: there is nothing to stream", root_->name());

@@ -16,7 +16,8 @@ class StreamJob final : public CopyJob {
   Task<Copied> copy_range(u64 offset, u64 length, std::span<std::byte> memory) override;
   Task<u64> reach(u64 offset, u64 length) override;
   Task<IoStatus> change(Change* change) override;
-  std::string_view file() const override { return image_ == nullptr ? std::string_view{} : image_->name(); }
+  std::string_view file() const override { return file_; }
+  std::string file_;
   NodePtr root_;
   qcow2::Qcow2Node* image_ = nullptr;
   Node* base_ = nullptr;

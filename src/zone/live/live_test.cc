@@ -40,6 +40,32 @@ TEST(Request, SaysWhatWasMeant) {
   EXPECT_EQ(parse_request(R"({"execute":"stop"})").value().timeout_s, 10u);
 }
 
+TEST(Request, JobsSayWhatWasMeant) {
+  Request start;
+  start.verb = Verb::kJobStart;
+  start.device = "vda";
+  start.job = {.kind = block::JobKind::kBackup,
+               .id = "nightly",
+               .target = "/srv/a.qcow2",
+               .existing = true,
+               .bitmap = "b0",
+               .speed = u64{1} << 40,
+               .on_target_error = block::JobErrorAction::kIgnore};
+  const Request again = parse_request(encode_request(start)).value();
+  EXPECT_EQ(again.device, "vda");
+  EXPECT_EQ(again.job.kind, block::JobKind::kBackup);
+  EXPECT_EQ(again.job.id + again.job.target + again.job.bitmap, "nightly/srv/a.qcow2b0");
+  EXPECT_TRUE(again.job.existing && !again.job.auto_complete);
+  EXPECT_EQ(again.job.speed, u64{1} << 40);
+  EXPECT_EQ(again.job.on_target_error, block::JobErrorAction::kIgnore);
+  Request change;
+  change.verb = Verb::kJobChange;
+  change.id = "nightly";
+  change.action = "speed";
+  change.speed = 7;
+  EXPECT_EQ(parse_request(encode_request(change)).value().speed, 7u);
+}
+
 TEST(Request, NonsenseIsAnErrorInOneLine) {
   const std::pair<std::string, const char*> cases[] = {
       {"", "not a JSON object"},
@@ -57,6 +83,12 @@ TEST(Request, NonsenseIsAnErrorInOneLine) {
       {R"({"execute":"stop","arguments":{"timeout":99999999999}})", "timeout"},
       {R"({"execute":"stop","arguments":{"force":true}})", "force"},
       {R"({"execute":"disk-add"})", "file"},
+      {R"({"execute":"job-start"})", "device"},
+      {R"({"execute":"job-start","arguments":{"device":"vda","kind":"clone"}})", "kind"},
+      {R"({"execute":"job-start","arguments":{"device":"vda","target":"a"}})", "absolute"},
+      {R"({"execute":"job-start","arguments":{"device":"vda","speed":-1}})", "whole number"},
+      {R"({"execute":"job-start","arguments":{"device":"vda","colour":1}})", "colour"},
+      {R"({"execute":"job-change","arguments":{"id":"a","action":"dance"}})", "action"},
       {R"({"execute":"disk-add","arguments":{"file":"relative"}})", "absolute"},
       {"{\"execute\":\"disk-add\",\"arguments\":{\"file\":\"/a\\u0000b\"}}", "NUL"},
       {R"({"execute":"disk-remove","arguments":{"device":7}})", "string"},

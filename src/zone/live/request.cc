@@ -1,9 +1,12 @@
 #include "zone/live/request.h"
 
+#include <fmt/ranges.h>
+
 #include <algorithm>
 #include <array>
-#include <nlohmann/json.hpp>
+#include <variant>
 
+#include "zone/live/job_arguments.h"
 #include "zone/session/agent_session.h"
 
 namespace bulkhead::zone {
@@ -12,7 +15,8 @@ namespace {
 using Json = nlohmann::ordered_json;
 using Verb = Request::Verb;
 
-constexpr std::array kVerbs = {"query", "inspect", "disk-add", "disk-remove", "stop", "reboot", "kill"};
+constexpr std::array kVerbs = {"query", "inspect",    "disk-add",    "disk-remove", "stop",     "reboot",
+                               "kill",  "disk-limit", "disk-resume", "job-start",   "job-list", "job-change"};
 constexpr std::size_t kShown = 64;  // of a stranger's words in our errors
 
 std::string shown(std::string_view text) { return printable(text, kShown); }
@@ -26,39 +30,45 @@ Result<Verb> verb_of(const Json& json) {
   return static_cast<Verb>(verb - kVerbs.begin());
 }
 
-Result<void> take(const Json& value, const std::string& name, std::string& out) {
-  if (!value.is_string()) return fail("the argument '{}' must be a string", name);
-  out = value.get<std::string>();
-  if (out.empty() || out.contains('\0')) return fail("the argument '{}' is empty, or holds a NUL", name);
-  return {};
-}
-
-Result<void> take(const Json& value, const std::string& name, bool& out) {
-  if (!value.is_boolean()) return fail("the argument '{}' must be true or false", name);
-  out = value.get<bool>();
-  return {};
-}
-
-Result<void> take(const Json& value, const std::string& name, unsigned& out) {
-  if (!value.is_number_unsigned() || value.get<u64>() > Request::kMaxTimeout)
-    return fail("the argument '{}' must be a whole number from 0 to {}", name, Request::kMaxTimeout);
-  out = value.get<unsigned>();
-  return {};
-}
+// What each request takes, beside a job's own.
+using Field = std::variant<std::string Request::*, bool Request::*, unsigned Request::*, u64 Request::*>;
+struct Argument {
+  Verb verb;
+  std::string_view name;
+  Field field;
+};
+const Argument kArguments[] = {
+    {Verb::kDiskAdd, "file", &Request::file},        {Verb::kDiskAdd, "read-only", &Request::read_only},
+    {Verb::kDiskAdd, "options", &Request::options},  {Verb::kDiskRemove, "device", &Request::device},
+    {Verb::kDiskRemove, "force", &Request::force},   {Verb::kStop, "timeout", &Request::timeout_s},
+    {Verb::kDiskLimit, "device", &Request::device},  {Verb::kDiskLimit, "options", &Request::options},
+    {Verb::kDiskResume, "device", &Request::device}, {Verb::kJobStart, "device", &Request::device},
+    {Verb::kJobChange, "id", &Request::id},          {Verb::kJobChange, "action", &Request::action},
+    {Verb::kJobChange, "speed", &Request::speed},
+};
+constexpr std::array kActions = {"pause", "resume", "cancel", "complete", "dismiss", "speed"};
 
 Result<void> take_argument(Request& request, const std::string& name, const Json& value) {
-  if (request.verb == Verb::kDiskAdd && name == "file") return take(value, name, request.file);
-  if (request.verb == Verb::kDiskAdd && name == "read-only") return take(value, name, request.read_only);
-  if (request.verb == Verb::kDiskRemove && name == "device") return take(value, name, request.device);
-  if (request.verb == Verb::kDiskRemove && name == "force") return take(value, name, request.force);
-  if (request.verb == Verb::kStop && name == "timeout") return take(value, name, request.timeout_s);
+  for (const Argument& one : kArguments)
+    if (one.verb == request.verb && one.name == name)
+      return std::visit([&](auto field) { return take_json(value, name, request.*field); }, one.field);
+  if (request.verb == Verb::kJobStart) return take_job_argument(request.job, name, value);
   return fail("the request '{}' has no argument '{}'", kVerbs.at(static_cast<std::size_t>(request.verb)), shown(name));
 }
 
 Result<void> judge(const Request& request) {
   if (request.verb == Verb::kDiskAdd && !request.file.starts_with('/'))
     return fail("the argument 'file' must be there and an absolute path");
-  if (request.verb == Verb::kDiskRemove && request.device.empty()) return fail("the argument 'device' must be there");
+  if (request.timeout_s > Request::kMaxTimeout)
+    return fail("the argument 'timeout' must be a whole number from 0 to {}", Request::kMaxTimeout);
+  const bool of_device = request.verb == Verb::kDiskRemove || request.verb == Verb::kDiskLimit ||
+                         request.verb == Verb::kDiskResume || request.verb == Verb::kJobStart;
+  if (of_device && request.device.empty()) return fail("the argument 'device' must be there");
+  if (request.verb == Verb::kJobStart) return judge_job_arguments(request.job);
+  if (request.verb != Verb::kJobChange) return {};
+  if (request.id.empty()) return fail("the argument 'id' must be there");
+  if (std::ranges::find(kActions, request.action) == kActions.end())
+    return fail("the argument 'action' is one of {}", fmt::join(kActions, ", "));
   return {};
 }
 
@@ -83,10 +93,21 @@ Result<Request> parse_request(std::string_view text) {
 }
 
 std::string encode_request(const Request& request) {
-  Json out = {{"execute", kVerbs.at(static_cast<std::size_t>(request.verb))}};
-  if (request.verb == Verb::kDiskAdd) out["arguments"] = {{"file", request.file}, {"read-only", request.read_only}};
-  if (request.verb == Verb::kDiskRemove) out["arguments"] = {{"device", request.device}, {"force", request.force}};
-  if (request.verb == Verb::kStop) out["arguments"] = {{"timeout", request.timeout_s}};
+  Json out = {{"execute", kVerbs.at(static_cast<std::size_t>(request.verb))}}, arguments = Json::object();
+  if (request.verb == Verb::kJobStart) arguments = job_arguments(request.job);
+  for (const Argument& one : kArguments) {
+    if (one.verb != request.verb) continue;
+    std::visit(
+        [&](auto field) {
+          const auto& value = request.*field;
+          // No string and an empty one are the same.
+          if constexpr (std::is_same_v<std::decay_t<decltype(value)>, std::string>)
+            if (value.empty()) return;
+          arguments[std::string{one.name}] = value;
+        },
+        one.field);
+  }
+  if (!arguments.empty()) out["arguments"] = arguments;
   return line(out);
 }
 

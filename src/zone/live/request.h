@@ -6,21 +6,40 @@
 
 #include "base/ints.h"
 #include "base/result.h"
+#include "block/job/job_types.h"
 
 namespace bulkhead::zone {
 
 inline constexpr std::size_t kMaxRequestLine = 64_KiB;  // without its newline
 
 struct Request {
-  enum class Verb : u8 { kQuery, kInspect, kDiskAdd, kDiskRemove, kStop, kReboot, kKill };
+  enum class Verb : u8 {
+    kQuery,
+    kInspect,
+    kDiskAdd,
+    kDiskRemove,
+    kStop,
+    kReboot,
+    kKill,
+    kDiskLimit,
+    kDiskResume,
+    kJobStart,
+    kJobList,
+    kJobChange
+  };
   static constexpr unsigned kMaxTimeout = 86400;
 
   Verb verb = Verb::kQuery;
   std::string file;         // kDiskAdd: an absolute path
   bool read_only = false;   // kDiskAdd
-  std::string device;       // kDiskRemove: "xvdb"
+  std::string options;      // kDiskAdd: as behind --disk FILE, kDiskLimit: limits alone; "cache=none,iops=500"
+  std::string device;       // kDiskRemove, kDiskLimit, kDiskResume, kJobStart: "xvdb"
   bool force = false;       // kDiskRemove
   unsigned timeout_s = 10;  // kStop
+  block::JobRequest job;    // kJobStart: paths are absolute
+  std::string id;           // kJobChange
+  std::string action;       // kJobChange: pause, resume, cancel, complete, dismiss or speed
+  u64 speed = 0;            // kJobChange: bytes a second, 0: no limit
 };
 
 // Errors: one line that says what is wrong with the request, fit to be shown to whoever sent it.
