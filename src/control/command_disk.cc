@@ -19,10 +19,11 @@ using Json = nlohmann::ordered_json;
 
 // As CLI11 fills it in; each verb reads what it has declared.
 struct Raw {
-  std::string file, second, size_text, name, output = "human", format, out_format = "raw", other_format, backing,
-                                             backing_format, repair, preallocation = "off", cache = "writeback",
-                                             snapshot, merge, base, sparse = "4k", length_text = "4096",
-                                             step_text = "0", offset_text = "0", granularity_text = "64k", aio = "auto";
+  std::string file, second, size_text, name,
+      output = "human", format, out_format = "raw", other_format, backing, backing_format, repair,
+      preallocation = "off", cache = "writeback", snapshot, merge, base, sparse = "4k", length_text = "4096",
+      step_text = "0", key_file, other_key_file, backing_key_file, offset_text = "0", granularity_text = "64k",
+      aio = "auto";
   std::vector<std::string> options;
   bool chain = false, shrink = false, compress = false, progress = false, quiet = false, strict = false, unsafe = false,
        keep = false, list = false, write = false, random = false, no_create = false, force_share = false;
@@ -35,6 +36,11 @@ struct Raw {
 
 constexpr int kDiffer = 1, kCorruptions = 2, kLeaks = 3;
 
+void add_keys(OpenRequest& request, const Raw& raw) {
+  if (!raw.key_file.empty() && !request.options.contains("key-file")) request.options["key-file"] = raw.key_file;
+  if (!raw.backing_key_file.empty()) request.options["backing.key-file"] = raw.backing_key_file;
+}
+
 Result<NodePtr> open_image(Session& session, const Raw& raw, const std::string& path, const std::string& format,
                            DiskAccess access, std::map<std::string, std::string> options = {}) {
   OpenRequest request{.path = path, .format = format, .access = access};
@@ -42,6 +48,7 @@ Result<NodePtr> open_image(Session& session, const Raw& raw, const std::string& 
   request.direct = raw.cache == "none" || raw.cache == "directsync";
   if (raw.force_share) request.lock = FileLock::kShared;
   if (raw.cache == "unsafe") request.options["sync"] = "off";
+  add_keys(request, raw);
   return session.open(std::move(request));
 }
 
@@ -172,6 +179,9 @@ Result<int> convert(Session& session, const Raw& raw) {
   if (!raw.no_create) BH_TRY(create_image(session, image));
   OpenRequest request{.path = raw.second, .format = raw.out_format, .access = DiskAccess::kReadWrite};
   request.options["sync"] = "off";  // it is of no worth before it is whole
+  if (!raw.other_key_file.empty()) image.key_file = raw.other_key_file;
+  if (!image.key_file.empty()) request.options["key-file"] = image.key_file;
+  if (!raw.backing_key_file.empty()) request.options["backing.key-file"] = raw.backing_key_file;
   BH_ASSIGN(NodePtr to, session.open(request));
   CopyOptions how{.parallel = raw.parallel, .compress = raw.compress};
   how.target_is_zero = !raw.no_create && raw.backing.empty();
@@ -185,9 +195,14 @@ Result<int> convert(Session& session, const Raw& raw) {
   return 0;
 }
 
+std::map<std::string, std::string> second_key(const Raw& raw) {
+  if (raw.other_key_file.empty()) return {};
+  return {{"key-file", raw.other_key_file}};
+}
+
 Result<int> compare_images(Session& session, const Raw& raw) {
   BH_ASSIGN(NodePtr a, open_image(session, raw, raw.file, raw.format, DiskAccess::kReadOnly));
-  BH_ASSIGN(NodePtr b, open_image(session, raw, raw.second, raw.other_format, DiskAccess::kReadOnly));
+  BH_ASSIGN(NodePtr b, open_image(session, raw, raw.second, raw.other_format, DiskAccess::kReadOnly, second_key(raw)));
   CopyProgress progress;
   Bar bar{progress, raw.progress};
   BH_ASSIGN(const Difference result, session.run(compare(a.get(), b.get(), raw.strict, &progress)));
@@ -331,6 +346,8 @@ class Verbs {
                       const char* format_help = "its format: raw or qcow2; without it by its first bytes") {
     app->add_option("-f,--format", raw_.format, format_help);
     app->add_option("FILE", raw_.file, "the image")->required();
+    app->add_option("--key-file", raw_.key_file, "the key of an encrypted image: all bytes of this file");
+    app->add_option("--backing-key-file", raw_.backing_key_file, "of its backing image");
     return app;
   }
   Verb chosen() const {
@@ -350,7 +367,8 @@ void declare_making(Verbs& verbs, Raw& raw) {
   app->add_option("SIZE", raw.size_text, "of the disk: 10G, 512M, ...");
   app->add_option("-o", raw.options,
                   "NAME=VALUE,...: cluster_size, compat, refcount_bits, lazy_refcounts, extended_l2, "
-                  "compression_type, data_file, data_file_raw, preallocation")
+                  "compression_type, data_file, data_file_raw, preallocation, encrypt.format, encrypt.key-file, "
+                  "encrypt.iter-time (ms)")
       ->allow_extra_args(false);
   app->add_option("-b,--backing", raw.backing, "the backing file");
   app->add_option("-F,--backing-format", raw.backing_format, "its format");
@@ -370,6 +388,7 @@ void declare_making(Verbs& verbs, Raw& raw) {
   app->add_option("-S,--sparse-size", raw.sparse, "runs of zeroes so long are left out; 0: none");
   app->add_flag("-c,--compress", raw.compress, "compressed");
   app->add_flag("-n", raw.no_create, "OUTPUT is there already");
+  app->add_option("--target-key-file", raw.other_key_file, "its key, if it is there already");
   app->add_flag("-W", raw.force_share, "accepted, and always so: writes are in no order")->group("");
   app->add_flag("-p,--progress", raw.progress, "show how far it is");
 }
@@ -384,6 +403,7 @@ void declare_looking(Verbs& verbs, Raw& raw) {
   app->add_flag("-U,--force-share", raw.force_share, "though somebody writes to it");
   app = verbs.with_file(verbs.add("compare", "compare the contents of two images", compare_images), "of the first");
   app->add_option("SECOND", raw.second, "the other image")->required();
+  app->add_option("--other-key-file", raw.other_key_file, "its key");
   app->add_option("-F", raw.other_format, "its format");
   app->add_flag("-s", raw.strict, "sizes must be the same, too");
   app->add_flag("-p,--progress", raw.progress, "show how far it is");

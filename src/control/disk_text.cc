@@ -53,6 +53,13 @@ Result<void> read_option(NewImage& image, const std::string& name, const std::st
     out.backing_file = value;
   } else if (name == "backing_fmt") {
     out.backing_format = value;
+  } else if (name == "encrypt.format") {
+    if (value != "luks") return fail("encrypt.format is luks; the old aes is only read");
+  } else if (name == "encrypt.key-file") {
+    image.key_file = value;
+  } else if (name == "encrypt.iter-time") {
+    BH_ASSIGN(const u64 milliseconds, parse_bytes(value));
+    image.key_time_ms = static_cast<unsigned>(std::clamp<u64>(milliseconds, 1, 60000));
   } else if (name == "compression_type") {
     if (value != "zlib" && value != "zstd") return fail("compression_type is zlib or zstd");
     out.compression = value == "zstd" ? spec::CompressionType::kZstd : spec::CompressionType::kDeflate;
@@ -129,6 +136,11 @@ Json info_json(Node& node, const std::string& path) {
   }
   if (!image->snapshots().empty()) out["snapshots"] = snapshots_json(*image);
   out["format-specific"] = qcow2_json(*image);
+  if (image->header().encrypted()) {
+    out["encrypted"] = true;
+    out["format-specific"]["data"]["encrypt"] = {
+        {"format", image->header().crypt_method == spec::kLuksCrypt ? "luks" : "aes"}};
+  }
   const qcow2::Header& header = image->header();
   if (!header.backing_file.empty()) {
     out["full-backing-filename"] = qcow2::child_path(path, header.backing_file);

@@ -192,7 +192,7 @@ def bad_images_are_refused():
     for offset, content, why in [(4, struct.pack(">I", 9), "version"), (20, struct.pack(">I", 40), "2^40"),
                                  (24, struct.pack(">Q", 1 << 63), "bytes"), (36, struct.pack(">I", 1 << 30), "L1"),
                                  (40, struct.pack(">Q", 77), "L1 table"), (72, struct.pack(">Q", 1 << 40), "bit 40"),
-                                 (96, struct.pack(">I", 9), "2^9"), (32, struct.pack(">I", 2), "encrypted")]:
+                                 (96, struct.pack(">I", 9), "2^9"), (32, struct.pack(">I", 2), "LUKS"), (32, struct.pack(">I", 9), "encrypted")]:
         image(offset, content)
         done = ours("info", "-f", "qcow2", "bad.qcow2", expect=None)
         assert done.returncode == 1 and why in done.stderr, (why, done)
@@ -215,5 +215,71 @@ def bad_images_are_refused():
     assert ours("create", "-f", "qcow2", "-b", "a.qcow2", "c.qcow2", expect=None).returncode == 1
 
 
+SECRET = ["--object", "secret,id=k,file=key"]
+
+
+def peer_opts(image):
+    return f"driver=qcow2,file.filename={image},encrypt.key-secret=k"
+
+
+def same_as_raw(raw, image):
+    peer("compare", *SECRET, "--image-opts", f"driver=raw,file.filename={raw}", peer_opts(image))
+    ours("compare", "-f", "raw", raw, image, "--other-key-file", "key")
+
+
+def clean_secret(image):
+    peer("check", *SECRET, "--image-opts", peer_opts(image))
+    ours("check", image)
+
+
+def luks_both_ways():
+    with open("key", "wb") as file:
+        file.write(b"a secret \xc3\xa9 of bytes\n")
+    with open("wrong", "wb") as file:
+        file.write(b"another")
+    raw = make_raw("a.raw", 6 * MIB, seed=6)
+    for kind in ["", "cluster_size=4k", "extended_l2=on", "cluster_size=2M", "compat=0.10"]:
+        more = f",{kind}" if kind else ""
+        ours("convert", "-f", "raw", "-O", "qcow2", "-o", f"encrypt.format=luks,encrypt.key-file=key,encrypt.iter-time=20{more}", raw,
+             "ours.qcow2")
+        clean_secret("ours.qcow2"), same_as_raw(raw, "ours.qcow2")
+        assert info("ours.qcow2")["encrypted"] and b"secret" not in open("ours.qcow2", "rb").read()
+        peer("convert", *SECRET, "-f", "raw", "-O", "qcow2", "-o", f"encrypt.format=luks,encrypt.key-secret=k,encrypt.iter-time=20{more}",
+             raw, "peer.qcow2")
+        clean_secret("peer.qcow2"), same_as_raw(raw, "peer.qcow2")
+        # Each writes into the other's image, parts of clusters and of sectors.
+        peer("convert", "-O", "raw", "-f", "raw", raw, "b.raw")
+        for image in ("ours.qcow2", "peer.qcow2"):
+            peer_io(peer_opts(image), "write -P 7 100k 5000", "write -z 1M 100k", "discard 2M 64k", "write -P 9 2049k 512",
+                    options=(*SECRET, "--image-opts"))
+            ours("bench", "-w", "-r", "-c", "100", "-d", "8", "-s", "3k", "--pattern", "5", "--key-file", "key", image)
+            clean_secret(image)
+            ours("convert", "-O", "raw", "--key-file", "key", image, "by-us.raw")
+            peer("convert", *SECRET, "--image-opts", "-O", "raw", peer_opts(image), "by-peer.raw")
+            assert open("by-us.raw", "rb").read() == open("by-peer.raw", "rb").read(), (image, kind)
+    for image, key, why in [("ours.qcow2", None, "key-file"), ("peer.qcow2", "wrong", "not one of its keys"), ("ours.qcow2", "none", "key file")]:
+        done = ours("convert", "-O", "raw", *(["--key-file", key] if key else []), image, "c.raw", expect=1)
+        assert why in done.stderr, done.stderr
+    # In a chain, and with snapshots.
+    ours("create", "-f", "qcow2", "-o", "encrypt.format=luks,encrypt.key-file=key,encrypt.iter-time=20", "-b", "peer.qcow2", "-F", "qcow2",
+         "-u", "top.qcow2", "6M")
+    peer("convert", *SECRET, "--image-opts", "-O", "raw", peer_opts("peer.qcow2"), "b.raw")
+    ours("compare", "-f", "raw", "b.raw", "top.qcow2", "--other-key-file", "key", "--backing-key-file", "key")
+    ours("bench", "-w", "-r", "-c", "50", "-s", "4k", "--key-file", "key", "--backing-key-file", "key", "top.qcow2")
+    ours("snapshot", "-c", "s", "top.qcow2"), ours("check", "top.qcow2")
+    peer("compare", *SECRET, "--image-opts", peer_opts("top.qcow2") + ",backing.encrypt.key-secret=k",
+         peer_opts("top.qcow2") + ",backing.encrypt.key-secret=k")
+
+
+def old_aes_is_read():
+    with open("key", "wb") as file:
+        file.write(b"0123456789")
+    raw = make_raw("a.raw", 2 * MIB, seed=7)
+    peer("convert", *SECRET, "-f", "raw", "-O", "qcow2", "-o", "encrypt.format=aes,encrypt.key-secret=k", raw, "peer.qcow2")
+    same_as_raw(raw, "peer.qcow2")
+    done = ours("bench", "-w", "-c", "1", "--key-file", "key", "peer.qcow2", expect=1)
+    assert "read only" in done.stderr, done.stderr
+
+
 all_cases([convert_both_ways, compressed_both_ways, created_images_take_writes, backing_chains, commit_into_backing, snapshots,
-           bitmaps, external_data_file, resize, preallocation, map_agrees, leaks_and_dirt_are_mended, bad_images_are_refused])
+           bitmaps, external_data_file, resize, preallocation, map_agrees, leaks_and_dirt_are_mended, bad_images_are_refused, luks_both_ways, old_aes_is_read])

@@ -21,6 +21,8 @@ Result<std::unique_ptr<Disk>> open_disk(const DiskConfig& config) {
   request.access = config.read_only ? DiskAccess::kReadOnly : DiskAccess::kReadWrite;
   request.direct = config.direct;
   request.discard = config.discard;
+  if (!config.key_file.empty()) request.options["key-file"] = config.key_file;
+  if (!config.backing_key_file.empty()) request.options["backing.key-file"] = config.backing_key_file;
   BH_ASSIGN(NodePtr root, executor->run(opener.open(std::move(request))));
   return Disk::create(std::move(executor), std::move(root), config.options);
 }

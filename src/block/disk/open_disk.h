@@ -8,9 +8,10 @@ struct DiskConfig {
   std::string path{};
   bool read_only = false;
   std::string
-      format{};         // empty: "qcow2" for a name that ends so, else "raw"; never by content, which a guest may write
-  bool direct = false;  // past the host's page cache
-  bool discard = true;  // gives back to the host what the guest discards
+      format{};  // empty: "qcow2" for a name that ends so, else "raw"; never by content, which a guest may write
+  std::string key_file{}, backing_key_file{};  // of encrypted images
+  bool direct = false;                         // past the host's page cache
+  bool discard = true;                         // gives back to the host what the guest discards
   IoEngineKind engine = IoEngineKind::kAuto;
   DiskOptions options{};
 };

@@ -69,6 +69,10 @@ Result<void> set_key(DiskConfig& config, std::string_view key, const std::string
   if (key == "cache") return set_cache(config, value);
   if (key == "format") {
     config.format = value;
+  } else if (key == "key-file") {
+    config.key_file = value;
+  } else if (key == "backing.key-file") {
+    config.backing_key_file = value;
   } else if (key == "serial") {
     config.options.serial = value;
   } else if (key == "direct") {

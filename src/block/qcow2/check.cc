@@ -81,6 +81,7 @@ class Checker {
   Task<IoStatus> walk() {
     const Header& header = image_.header_;
     use(0, cluster(), "header");
+    if (header.encryption) use(header.encryption->offset, header.encryption->length, "LUKS header");
     use(header.l1_offset, image_.l1_.size() * 8, "L1 table");
     BH_IO_TRY(co_await walk_l1(&image_.l1_, true));
     use(header.snapshots_offset, image_.snapshots_bytes_, "snapshot table");

@@ -49,8 +49,10 @@ Result<void> judge_features(const Header& header) {
   if (type_bit != (header.compression != spec::CompressionType::kDeflate))
     return fail("its compression type {} and the feature bit of it do not agree",
                 static_cast<unsigned>(header.compression));
-  if (header.crypt_method != spec::kNoCrypt)
-    return fail("it is encrypted (method {}); encrypted images cannot be opened", header.crypt_method);
+  if (header.crypt_method > spec::kLuksCrypt)
+    return fail("it is encrypted by method {}, which this program does not know", header.crypt_method);
+  if (header.crypt_method == spec::kLuksCrypt && !header.encryption)
+    return fail("it is encrypted, but has no LUKS header");
   return {};
 }
 
@@ -92,6 +94,15 @@ Result<void> parse_bitmaps(Header& header, std::span<const std::byte> data) {
   return {};
 }
 
+Result<void> parse_encryption(Header& header, std::span<const std::byte> data) {
+  if (data.size() != 16) return fail("its encryption extension has {} bytes, not 16", data.size());
+  const EncryptionExtension out{load_be<u64>(data.data()), load_be<u64>(&data[8])};
+  if (out.length == 0) return fail("its LUKS header is empty");
+  BH_TRY(judge_table("LUKS header", out.offset, out.length, kMaxEncryptionBytes, header.cluster_size()));
+  header.encryption = out;
+  return {};
+}
+
 Result<void> parse_extension(Header& header, u32 type, std::span<const std::byte> data) {
   switch (type) {
     case spec::kExtensionBackingFormat:
@@ -103,6 +114,8 @@ Result<void> parse_extension(Header& header, u32 type, std::span<const std::byte
       return {};
     case spec::kExtensionFeatureNames:
       return parse_feature_names(header, data);
+    case spec::kExtensionEncryption:
+      return parse_encryption(header, data);
     case spec::kExtensionBitmaps:
       // Of no meaning unless the autoclear bit says that nobody who did not know them has written since.
       if ((header.autoclear & spec::kBitmapsConsistent) == 0) return {};
@@ -268,6 +281,12 @@ Result<std::vector<std::byte>> serialize_header(const Header& header) {
   put_text(out, spec::kExtensionDataFile, header.data_file);
   if (header.version == 3 && header.cluster_bits >= 11) put_feature_names(out);  // where there is room
   if (header.bitmaps) put_bitmaps(out, *header.bitmaps);
+  if (header.encryption) {
+    std::byte data[16];
+    store_be<u64>(data, header.encryption->offset);
+    store_be<u64>(data + 8, header.encryption->length);
+    put_extension(out, spec::kExtensionEncryption, data);
+  }
   for (const Extension& extension : header.unknown) put_extension(out, extension.type, extension.data);
   put_extension(out, spec::kExtensionEnd, {});
   if (!header.backing_file.empty()) {

@@ -32,6 +32,12 @@ struct BitmapsExtension {
   u64 directory_size = 0, directory_offset = 0;  // bytes
 };
 
+// Where the LUKS header is.
+struct EncryptionExtension {
+  u64 offset = 0, length = 0;  // bytes
+};
+inline constexpr u64 kMaxEncryptionBytes = 64_MiB;
+
 struct Header {
   u32 version = 3;
   u32 cluster_bits = 16;
@@ -49,11 +55,13 @@ struct Header {
   spec::qcow2::CompressionType compression = spec::qcow2::CompressionType::kDeflate;
   std::string backing_file, backing_format, data_file;
   std::optional<BitmapsExtension> bitmaps;
+  std::optional<EncryptionExtension> encryption;
   std::vector<FeatureName> feature_names;
   std::vector<Extension> unknown;
 
   u64 cluster_size() const { return u64{1} << cluster_bits; }
   bool extended_l2() const { return (incompatible & spec::qcow2::kExtendedL2) != 0; }
+  bool encrypted() const { return crypt_method != spec::qcow2::kNoCrypt; }
   bool external_data() const { return (incompatible & spec::qcow2::kExternalData) != 0; }
   unsigned l2_entry_bits() const { return extended_l2() ? 4 : 3; }           // of its size in bytes
   unsigned l2_bits() const { return cluster_bits - l2_entry_bits(); }        // entries in an L2 table

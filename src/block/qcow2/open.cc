@@ -75,6 +75,7 @@ Qcow2Node::Qcow2Node(Executor& executor, std::string name, DiskAccess access, No
 NodeLimits Qcow2Node::limits() const {
   NodeLimits limits;
   limits.optimal_transfer = static_cast<u32>(layout_.cluster());
+  if (header_.encrypted()) limits.request_alignment = SectorCipher::kSector;
   limits.discard_alignment = static_cast<u32>(layout_.subcluster());
   return limits;
 }
@@ -126,6 +127,8 @@ Task<Result<void>> Qcow2Node::open_children(Opener* opener, OpenRequest request)
   below.direct = request.direct;
   below.lock = request.lock;
   below.ancestors = request.ancestors;
+  for (const auto& [name, value] : request.options)
+    if (name.starts_with("backing.")) below.options[name.substr(8)] = value;
   // Without a format in the header its first bytes decide. It is nobody's raw disk: it stands below us, read-only. But
   // a chain made over a guest's raw disk would follow what the guest wrote there, so only an image without a backing
   // image of its own and without a data file may be found so.
@@ -180,6 +183,7 @@ Task<Result<NodePtr>> Qcow2Node::open(Opener& opener, NodePtr file, OpenRequest 
       new Qcow2Node{opener.executor(), request.path, request.access, std::move(file), std::move(*header), options}};
   Result<void> done = co_await node->load();
   if (done) done = co_await node->open_children(&opener, request);
+  if (done && node->header_.encrypted()) done = co_await node->unlock(request);
   const auto then = request.options.find("snapshot");
   if (done && then != request.options.end()) done = co_await node->look_at_snapshot(then->second);
   if (done && request.access == DiskAccess::kReadWrite && !options.as_it_is)

@@ -1,7 +1,6 @@
 // A qcow2 image, version 2 or 3 [qcow2].
 // Fidelity: thin allocation, backing images, zero clusters, compression (deflate, zstd), refcounts of every width, lazy
-// refcounts, extended L2 entries, external data file, internal snapshots, resize. Missing: encryption; see
-// docs/disks.md.
+// refcounts, extended L2 entries, external data file, internal snapshots, resize, LUKS. See docs/disks.md.
 //
 // What is on disk at any moment opens again with no worse than leaked clusters. Changes go in this order, with a sync
 // between: data and refcounts that grow; L2 tables; L1 entries; refcounts that shrink. flush() does it all, and a full
@@ -14,6 +13,7 @@
 #include <functional>
 #include <map>
 
+#include "block/crypto/sector_cipher.h"
 #include "block/open/opener.h"
 #include "block/qcow2/layout.h"
 #include "block/qcow2/refcounts.h"
@@ -57,7 +57,7 @@ struct Qcow2Options {
 class Qcow2Node final : public Node, private TableOwner {
  public:
   // As Format::open. Options in request.options: "data-file", "l2-cache-size", "sync" (off),
-  // "check" (on), "snapshot" (a name: the disk as it was then, read-only).
+  // "key-file", "check" (on), "snapshot" (a name: the disk as it was then, read-only).
   static Task<Result<NodePtr>> open(Opener& opener, NodePtr file, OpenRequest request);
 
   std::string_view driver() const override { return "qcow2"; }
@@ -128,6 +128,13 @@ class Qcow2Node final : public Node, private TableOwner {
   Task<Result<void>> look_at_snapshot(std::string name);
   Task<IoStatus> write_header();
   Task<IoStatus> sync();
+
+  // encrypt.cc: the guest's data, of `guest` on the disk at `host` in its file
+  Task<Result<void>> unlock(OpenRequest request);
+  Task<IoStatus> read_data(u64 guest, u64 host, Buffers data);
+  Task<IoStatus> write_data(u64 guest, u64 host, Buffers data);
+  Task<IoStatus> read_encrypted(u64 guest, u64 host, Buffers data);
+  Task<IoStatus> write_encrypted(u64 guest, u64 host, Buffers data);
 
   // read.cc
   Task<IoResult<Extent>> map(u64 offset, u64 length);
@@ -226,7 +233,8 @@ class Qcow2Node final : public Node, private TableOwner {
   u64 packing_at_ = 0;         // where the next compressed cluster goes, in a cluster that has room; 0: nowhere
   u64 cached_descriptor_ = 0;  // of the compressed cluster in cached_
   AlignedMemory cached_;
-  bool broken_ = false;  // corruption was seen: nothing is written any more
+  std::unique_ptr<SectorCipher> cipher_;  // null: not encrypted, or no key was given
+  bool broken_ = false;                   // corruption was seen: nothing is written any more
   bool ready_ = false;
 };
 
@@ -237,10 +245,14 @@ struct CreateOptions {
   bool lazy_refcounts = false, extended_l2 = false, raw_external = false;
   spec::qcow2::CompressionType compression = spec::qcow2::CompressionType::kDeflate;
   std::string backing_file, backing_format, data_file;
+  std::vector<std::byte> luks_header;  // make_luks1(); empty: not encrypted
   Preallocation preallocation = Preallocation::kOff;
 };
 // Writes an empty image into a file that exists. Errors: options that do not go together.
 Task<Result<void>> format_image(NodePtr file, CreateOptions options);
+
+// All bytes of a key file are the passphrase. Blocks.
+Result<std::string> read_key(const std::string& path);
 
 // A child's name as a path: relative ones are relative to the image's folder.
 std::string child_path(const std::string& image, std::string name);

@@ -49,7 +49,7 @@ Task<IoStatus> Qcow2Node::do_read(u64 offset, Buffers data) {
   Extent extent;
   // Nearly always one run of one kind, found in memory.
   if (map_now(offset, length, &extent) && extent.length == length && extent.kind == ExtentKind::kData) {
-    const IoStatus status = co_await this->data().read(extent.host, data);
+    const IoStatus status = co_await read_data(offset, extent.host, data);
     co_return status;
   }
   const IoStatus status = co_await read_parts(offset, data, length);
@@ -71,7 +71,7 @@ Task<IoStatus> Qcow2Node::read_parts(u64 offset, Buffers data, u64 length) {
 Task<IoStatus> Qcow2Node::read_extent(u64 offset, const Extent* extent, Buffers data) {
   switch (extent->kind) {
     case ExtentKind::kData:
-      co_return co_await this->data().read(extent->host, data);
+      co_return co_await read_data(offset, extent->host, data);
     case ExtentKind::kCompressed:
       co_return co_await read_compressed(extent->descriptor, offset & (layout_.cluster() - 1), data);
     case ExtentKind::kUnallocated:
@@ -98,6 +98,7 @@ Task<IoStatus> Qcow2Node::read_backing(u64 offset, Buffers data) {
 }
 
 Task<IoStatus> Qcow2Node::read_compressed(u64 descriptor, u64 within, Buffers data) {
+  if (header_.encrypted()) co_return corrupt("it is encrypted and has a compressed cluster");
   if (cached_descriptor_ != descriptor) {
     const CompressedPlace place = layout_.place(descriptor);
     AlignedMemory packed{place.bytes}, whole{layout_.cluster()};
@@ -130,7 +131,8 @@ Task<IoResult<BlockStatus>> Qcow2Node::do_block_status(u64 offset, u64 length) {
                                                         : Kind::kData;
     here.allocated = found->kind != ExtentKind::kUnallocated;
     here.compressed = found->kind == ExtentKind::kCompressed;
-    if (found->kind != ExtentKind::kUnallocated && found->has_host) here.host = data_, here.host_offset = found->host;
+    if (found->kind != ExtentKind::kUnallocated && found->has_host && !header_.encrypted())
+      here.host = data_, here.host_offset = found->host;
     if (out.length != 0 &&
         (here.kind != out.kind || here.allocated != out.allocated || here.compressed != out.compressed ||
          here.host != out.host || (here.host != nullptr && here.host_offset != out.host_offset + out.length)))

@@ -23,7 +23,7 @@ Task<IoStatus> Qcow2Node::do_write(u64 offset, Buffers data, WriteFlags flags) {
     if (map_now(offset, length, &extent) && extent.length == length && extent.kind == ExtentKind::kData &&
         extent.copied && !overlaps_metadata(extent.host, length)) {
       if (!unchanged) track(offset, length);
-      const IoStatus status = co_await this->data().write(extent.host, data);
+      const IoStatus status = co_await write_data(offset, extent.host, data);
       co_return status;
     }
   }
@@ -51,7 +51,7 @@ Task<IoResult<u64>> Qcow2Node::write_some(u64 offset, Buffers data, u64 skip, u6
       }
       if (!unchanged) track(offset, extent->length);
       const BufferSlice piece{data, skip, extent->length};
-      BH_IO_TRY(co_await this->data().write(extent->host, piece));
+      BH_IO_TRY(co_await write_data(offset, extent->host, piece));
       co_return extent->length;
     }
   }
@@ -134,7 +134,7 @@ Task<IoResult<u64>> Qcow2Node::write_new(u64 offset, Buffers data, u64 skip, u64
     if (!run) co_return std::unexpected(run.error());
     clusters = run->clusters;
     host = run->offset;
-    fresh = !layout_.external && host >= fresh_from;
+    fresh = !layout_.external && !header_.encrypted() && host >= fresh_from;
   }
   const u64 end = std::min(offset + length, begin + clusters * cluster), last = align_down(end - 1, cluster);
   const L2Entry final_entry = entry_at(last);
@@ -162,7 +162,7 @@ Task<IoStatus> Qcow2Node::write_with_edges(u64 offset, u64 length, u64 begin, u6
                                            u64 skip) {
   const u64 head = offset - begin, tail = end - (offset + length);
   const BufferSlice middle{data, skip, length};
-  if (head + tail == 0) co_return co_await this->data().write(host, middle);
+  if (head + tail == 0) co_return co_await write_data(begin, host, middle);
   AlignedMemory edges{head + tail};
   if (!edges) co_return IoStatus::kIoError;
   std::memset(edges.data(), 0, head + tail);
@@ -179,7 +179,7 @@ Task<IoStatus> Qcow2Node::write_with_edges(u64 offset, u64 length, u64 begin, u6
   if (head != 0) all.push_back({edges.data(), head});
   all.insert(all.end(), middle.get().begin(), middle.get().end());
   if (tail != 0) all.push_back({edges.data() + head, tail});
-  co_return co_await this->data().write(host, all);
+  co_return co_await write_data(begin, host, all);
 }
 
 Task<IoStatus> Qcow2Node::before_change() {
@@ -310,6 +310,7 @@ void Qcow2Node::note_all_metadata() {
   for (const u64 entry : l1_)
     if ((entry & spec::kOffsetMask) != 0) metadata_.push_back(align_down(entry & spec::kOffsetMask, cluster));
   for (const Snapshot& snapshot : snapshots_) range(snapshot.l1_offset, u64{snapshot.l1_size} * 8);
+  if (header_.encryption) range(header_.encryption->offset, header_.encryption->length);
   if (header_.bitmaps) range(header_.bitmaps->directory_offset, header_.bitmaps->directory_size);
   std::ranges::sort(metadata_);
   const auto [first, last] = std::ranges::unique(metadata_);
@@ -319,8 +320,8 @@ void Qcow2Node::note_all_metadata() {
 Task<IoStatus> Qcow2Node::write_compressed(u64 offset, std::span<const std::byte> packed) {
   const u64 cluster = layout_.cluster();
   if (read_only()) co_return IoStatus::kReadOnly;
-  if (layout_.external || packed.size() >= cluster || packed.empty() || !is_aligned(offset, cluster) ||
-      offset >= size())
+  if (layout_.external || header_.encrypted() || packed.size() >= cluster || packed.empty() ||
+      !is_aligned(offset, cluster) || offset >= size())
     co_return IoStatus::kUnsupported;
   RangeLock::Hold hold{locks_, offset, cluster, RangeLock::Mode::kExclusive};
   co_await hold.acquire();

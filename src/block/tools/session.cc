@@ -7,6 +7,7 @@
 #include <filesystem>
 
 #include "base/bits.h"
+#include "block/crypto/luks1.h"
 
 namespace bulkhead::block::tools {
 
@@ -65,8 +66,13 @@ Result<void> create_raw(Session& session, const NewImage& image) {
 Result<void> create_image(Session& session, const NewImage& image) {
   if (image.format == "raw") return create_raw(session, image);
   if (image.format != "qcow2") return fail("'{}' is not a format that can be made; raw and qcow2 are", image.format);
+  qcow2::CreateOptions options = image.options;
+  if (!image.key_file.empty()) {
+    BH_ASSIGN(const std::string key, qcow2::read_key(image.key_file));
+    BH_ASSIGN(options.luks_header, make_luks1(key, image.key_time_ms));
+  }
   BH_ASSIGN(NodePtr file, open_new(session, image.path, 0));
-  Result<void> made = session.run(qcow2::format_image(file, image.options));
+  Result<void> made = session.run(qcow2::format_image(file, std::move(options)));
   session.executor().run([&] { file.reset(); });
   if (!made) return fail("cannot make '{}': {}", image.path, made.error().message);
   if (!image.options.data_file.empty()) {

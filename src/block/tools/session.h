@@ -32,6 +32,8 @@ qcow2::Qcow2Node* as_qcow2(Node* node);  // or nullptr
 struct NewImage {
   std::string path, format = "qcow2";
   qcow2::CreateOptions options;
+  std::string key_file{};       // not empty: encrypted by LUKS with what this file holds
+  unsigned key_time_ms = 1000;  // that unlocking it is to take
 };
 Result<void> create_image(Session& session, const NewImage& image);
 
