@@ -18,14 +18,13 @@ LapicBus::Features lapic_features(const CpuModel& model) {
           .physical_bits = width != 0 ? width : u8{36}};
 }
 
-constexpr u8 mask_of(const Cpu& cpu) { return static_cast<u8>(1u << cpu.index); }
 }  // namespace
 
 SharedState::SharedState(const PartitionConfig& config, GuestMemory& memory_in)
     : LapicBus{lapic_features(config.cpu_model)},
       memory{memory_in},
       cpu_model{config.cpu_model},
-      code_masks_(memory_in.pages() + 1) {
+      page_uses_(memory_in.pages() + 1) {
   for (unsigned i = 0; i < config.vcpus; ++i) inboxes_.push_back(std::make_unique<Inbox>());
   memory.set_write_observer(this);
 }
@@ -34,9 +33,9 @@ SharedState::~SharedState() { memory.set_write_observer(nullptr); }
 
 std::byte* SharedState::ram(u64 gpa) const { return memory.host(Gpa{align_down(gpa, kPageSize)}, kPageSize); }
 
-std::atomic<u8>& SharedState::code_mask(u64 gpa) {
+SharedState::PageUse& SharedState::page_use(u64 gpa) {
   const auto number = memory.page_number(Gpa{gpa});
-  return number ? code_masks_[*number] : code_masks_.back();
+  return number ? page_uses_[*number] : page_uses_.back();
 }
 
 void SharedState::before_callout(unsigned index) { cpus[index]->spill_fpu(); }
@@ -49,7 +48,7 @@ void SharedState::before_ipi(unsigned index) {
 }
 
 void SharedState::mark_code_page(Cpu& self, u64 gpa_page) {
-  const u8 before = code_mask(gpa_page).fetch_or(mask_of(self), std::memory_order_seq_cst);
+  const u8 before = code_mask(gpa_page).fetch_or(mask_of(self.index), std::memory_order_seq_cst);
   if (before != 0) return;  // everybody was told
   self.flush_tlb_write_entries_for(gpa_page);
   for (const auto& cpu : cpus)
@@ -65,9 +64,9 @@ void SharedState::code_page_written(Cpu& self, u64 gpa_page) {
   if (mask.load(std::memory_order_seq_cst) == 0) return;
   const u8 holders = mask.exchange(0, std::memory_order_seq_cst);
   for (const auto& cpu : cpus)
-    if (cpu.get() != &self && (holders & mask_of(*cpu)))
+    if (cpu.get() != &self && (holders & mask_of(cpu->index)))
       post(cpu->index, {CodeRequest::Kind::kInvalidate, gpa_page, static_cast<u8>(self.index)});
-  if (holders & mask_of(self)) drop_translations(self, gpa_page);
+  if (holders & mask_of(self.index)) drop_translations(self, gpa_page);
 }
 
 void SharedState::written(Gpa at, u64 length) {
@@ -77,7 +76,7 @@ void SharedState::written(Gpa at, u64 length) {
     if (mask.load(std::memory_order_seq_cst) == 0) continue;
     const u8 holders = mask.exchange(0, std::memory_order_seq_cst);
     for (const auto& cpu : cpus)
-      if (holders & mask_of(*cpu))
+      if (holders & mask_of(cpu->index))
         post(cpu->index, {CodeRequest::Kind::kInvalidate, page, static_cast<u8>(cpu->index)});
   }
 }
@@ -132,6 +131,7 @@ void SharedState::take_requests(Cpu& self) {
 
 // If we could write there directly, we may have done so after the page became code: its holders must look again.
 void SharedState::drop_writes(Cpu& self, u64 gpa_page) {
+  if ((page_use(gpa_page).writers.load(std::memory_order_relaxed) & mask_of(self.index)) == 0) return;
   bool had_entry = false;
   self.each_tlb_entry([&](const TlbEntry& entry) {
     if (entry.write_tag != kNoTag && align_down(entry.gpa_page, kPageSize) == gpa_page) had_entry = true;
@@ -152,7 +152,7 @@ void SharedState::drop_all_writes(Cpu& self) {
 }
 
 void SharedState::drop_translations(Cpu& self, u64 gpa_page) {
-  code_mask(gpa_page).fetch_and(static_cast<u8>(~mask_of(self)), std::memory_order_seq_cst);
+  code_mask(gpa_page).fetch_and(static_cast<u8>(~mask_of(self.index)), std::memory_order_seq_cst);
   if (self.code_observer) self.code_observer->code_page_written(gpa_page);
 }
 

@@ -35,8 +35,14 @@ class SharedState final : public LapicBus, public WriteObserver {
   // Host address of a guest-physical page, or nullptr when it is not RAM. GP registers only, any thread.
   std::byte* ram(u64 gpa) const;
 
-  // Which vCPUs hold translations of code on a RAM page: one bit per vCPU [any thread].
-  std::atomic<u8>& code_mask(u64 gpa);
+  // Which vCPUs hold translations of code on a RAM page, and which may have a TLB entry that writes to it: one bit per
+  // vCPU [any thread]. A vCPU sets and clears its own bit of `writers` only.
+  struct PageUse {
+    std::atomic<u8> code{0}, writers{0};
+  };
+  PageUse& page_use(u64 gpa);
+  std::atomic<u8>& code_mask(u64 gpa) { return page_use(gpa).code; }
+  static constexpr u8 mask_of(unsigned vcpu) { return static_cast<u8>(1u << vcpu); }
   // vCPU `self` is about to translate code from this page: marks it and makes every vCPU stop writing to it directly.
   void mark_code_page(Cpu& self, u64 gpa_page);
   // vCPU `self` is about to write to (or has written) a page that has code: drops its own and asks the others to drop
@@ -71,7 +77,7 @@ class SharedState final : public LapicBus, public WriteObserver {
   void drop_translations(Cpu& self, u64 gpa_page);
   void drop_all_translations(Cpu& self);
   std::vector<std::unique_ptr<Inbox>> inboxes_;
-  std::vector<std::atomic<u8>> code_masks_;  // per RAM page, by memfd offset; one more at the end for what is not RAM
+  std::vector<PageUse> page_uses_;  // per RAM page, by memfd offset; one more at the end for what is not RAM
 };
 
 }  // namespace bulkhead::engine::dbt

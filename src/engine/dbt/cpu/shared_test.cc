@@ -34,8 +34,9 @@ class SharedTest : public testing::Test {
   Cpu& cpu(unsigned i) { return *shared.cpus[i]; }
   bool asked(unsigned i) { return (cpu(i).s.pending.load() & kPendingInvalidate) != 0; }
   TlbEntry& write_entry(unsigned i, u64 page) {
-    TlbEntry& entry = cpu(i).s.tlb[0][(page >> 12) & (kTlbEntries - 1)];
+    TlbEntry& entry = cpu(i).s.tlb[0][tlb_slot(page)];
     entry = {page, page, 0, page};
+    shared.page_use(page).writers |= SharedState::mask_of(i);
     return entry;
   }
 

@@ -88,7 +88,7 @@ Window window(const StringAccess& a, unsigned seg, unsigned reg, Access access, 
   }
   if (fit == 0) return {};
   elements = std::min(elements, fit);
-  const TlbEntry& entry = cpu.s.tlb[static_cast<unsigned>(cpu.s.tlb_space)][(linear >> 12) & (kTlbEntries - 1)];
+  const TlbEntry& entry = cpu.s.tlb[static_cast<unsigned>(cpu.s.tlb_space)][tlb_slot(linear)];
   if ((access == Access::kWrite ? entry.write_tag : entry.read_tag) == linear - in_page)
     return {reinterpret_cast<std::byte*>(entry.addend + linear)};
   return {static_cast<std::byte*>(cpu.tlb_fill(linear, a.size, access))};

@@ -22,7 +22,7 @@ u64 Cpu::next_page(u64 linear) const {
 }
 
 Cpu::Piece Cpu::resolve(TlbSpace space, u64 linear, Access access) {
-  const TlbEntry& entry = s.tlb[static_cast<unsigned>(space)][(linear >> 12) & (kTlbEntries - 1)];
+  const TlbEntry& entry = s.tlb[static_cast<unsigned>(space)][tlb_slot(linear)];
   if ((access == Access::kWrite ? entry.write_tag : entry.read_tag) == (linear & kPageMask))
     return {reinterpret_cast<std::byte*>(entry.addend + linear), (entry.gpa_page & kPageMask) | (linear & 0xfff),
             false};
@@ -85,14 +85,14 @@ void Cpu::store_slow(TlbSpace space, u64 linear, unsigned size, u64 value) {
 }
 
 u64 Cpu::load_in(TlbSpace space, u64 linear, unsigned size) {
-  const TlbEntry& entry = s.tlb[static_cast<unsigned>(space)][(linear >> 12) & (kTlbEntries - 1)];
+  const TlbEntry& entry = s.tlb[static_cast<unsigned>(space)][tlb_slot(linear)];
   if (hits(entry.read_tag, linear, size)) [[likely]]
     return host_load(reinterpret_cast<const void*>(entry.addend + linear), size);
   return load_slow(space, linear, size);
 }
 
 void Cpu::store_in(TlbSpace space, u64 linear, unsigned size, u64 value) {
-  const TlbEntry& entry = s.tlb[static_cast<unsigned>(space)][(linear >> 12) & (kTlbEntries - 1)];
+  const TlbEntry& entry = s.tlb[static_cast<unsigned>(space)][tlb_slot(linear)];
   if (hits(entry.write_tag, linear, size)) [[likely]]
     return host_store(reinterpret_cast<void*>(entry.addend + linear), size, value);
   store_slow(space, linear, size, value);

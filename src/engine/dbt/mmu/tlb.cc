@@ -11,8 +11,6 @@ constexpr u64 kPageMask = ~u64{0xfff};
 constexpr u64 kTlbLarge = 4;  // gpa_page flag: made from a 2 or 4 MiB page
 constexpr u64 kTlbHuge = 8;   // from a 1 GiB page
 
-unsigned slot_of(u64 linear) { return static_cast<unsigned>(linear >> 12) & (kTlbEntries - 1); }
-
 void clear(TlbEntry& entry) {
   entry.read_tag = entry.write_tag = kNoTag;
   entry.gpa_page = 0;
@@ -60,14 +58,17 @@ Cpu::Piece Cpu::fill_entry(TlbSpace space, u64 linear, Access access, const Tran
   const u64 gpa_page = t.gpa & kPageMask, linear_page = linear & kPageMask;
   std::byte* const page = lapic->claims(gpa_page) ? nullptr : shared.ram(gpa_page);
   if (page == nullptr) return {nullptr, t.gpa, false};
-  const bool code = shared.code_mask(gpa_page).load(std::memory_order_acquire) != 0;
+  SharedState::PageUse& use = shared.page_use(gpa_page);
+  const bool code = use.code.load(std::memory_order_acquire) != 0;
   const Piece piece{page + (t.gpa & 0xfff), t.gpa, code && access == Access::kWrite};
   if (data_breakpoints_ && on_data_breakpoint_page(linear)) return piece;
 
-  const unsigned slot = slot_of(linear);
+  const unsigned slot = tlb_slot(linear);
   TlbEntry& entry = s.tlb[static_cast<unsigned>(space)][slot];
   if (entry.read_tag != linear_page) keep_victim(space, entry);
   const bool may_write = t.dirty && !code && (t.writable || (space != TlbSpace::kUser && !(s.cr0 & kCr0Wp)));
+  if (const u8 self = SharedState::mask_of(index); may_write && !(use.writers.load(std::memory_order_relaxed) & self))
+    use.writers.fetch_or(self, std::memory_order_relaxed);
   entry.read_tag = linear_page;
   entry.write_tag = may_write ? linear_page : kNoTag;
   entry.addend = reinterpret_cast<u64>(page) - linear_page;
@@ -95,7 +96,7 @@ std::byte* Cpu::take_back(TlbSpace space, u64 linear, Access access) {
   for (Victim& victim : victims_) {
     if ((access == Access::kWrite ? victim.entry.write_tag : victim.entry.read_tag) != page || victim.space != space)
       continue;
-    const unsigned slot = slot_of(linear);
+    const unsigned slot = tlb_slot(linear);
     TlbEntry& entry = s.tlb[static_cast<unsigned>(space)][slot];
     TlbEntry back = victim.entry;
     const u64 used = entry.gpa_page & kTlbUsed;
@@ -112,7 +113,7 @@ std::byte* Cpu::take_back(TlbSpace space, u64 linear, Access access) {
 // A page that became code while we could write to it directly is found by that write entry: look before it goes.
 bool Cpu::owes_settling(TlbSpace space, u64 linear) const {
   return (s.pending.load(std::memory_order_acquire) & kPendingInvalidate) &&
-         (s.tlb[static_cast<unsigned>(space)][slot_of(linear)].write_tag != kNoTag ||
+         (s.tlb[static_cast<unsigned>(space)][tlb_slot(linear)].write_tag != kNoTag ||
           victims_[next_victim_ % kVictims].entry.write_tag != kNoTag);
 }
 void Cpu::settle_direct_writes() {
@@ -181,7 +182,7 @@ void Cpu::flush_tlb_page(u64 linear) {
     entry.read_tag = entry.write_tag = kNoTag;
     entry.gpa_page &= kTlbUsed;
   };
-  for (auto& space : s.tlb) drop(space[slot_of(linear)]);
+  for (auto& space : s.tlb) drop(space[tlb_slot(linear)]);
   for (Victim& victim : victims_) drop(victim.entry);
   for (const u64 user : {u64{0}, u64{1}}) {
     FetchEntry& entry = fetch_cache_[((linear >> 12) ^ user) % kFetchEntries];
@@ -192,6 +193,10 @@ void Cpu::flush_tlb_page(u64 linear) {
 }
 
 void Cpu::flush_tlb_write_entries_for(u64 gpa_page) {
+  std::atomic<u8>& writers = shared.page_use(gpa_page).writers;
+  const u8 self = SharedState::mask_of(index);
+  if ((writers.load(std::memory_order_relaxed) & self) == 0) return;
+  writers.fetch_and(static_cast<u8>(~self), std::memory_order_relaxed);
   each_tlb_entry([gpa_page](TlbEntry& entry) {
     if (((entry.gpa_page ^ gpa_page) & kPageMask) == 0) entry.write_tag = kNoTag;
   });

@@ -26,7 +26,7 @@ class TlbTest : public testing::Test {
   ~TlbTest() override { cpu().code_observer = nullptr; }
   Cpu& cpu() { return guest.cpu(); }
   const TlbEntry& entry(u64 linear, TlbSpace space = TlbSpace::kSupervisorAc) {
-    return guest.s().tlb[static_cast<unsigned>(space)][(linear >> 12) & (kTlbEntries - 1)];
+    return guest.s().tlb[static_cast<unsigned>(space)][tlb_slot(linear)];
   }
   void remap(u64 linear, u64 gpa) { guest.map(linear, gpa | 7); }
   u64 seen(u64 linear) { return cpu().load(linear, 8); }
