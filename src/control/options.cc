@@ -25,6 +25,7 @@ struct Raw {
   std::string zone, zone_disk;
   zone::Request request;
   JobOptions job;
+  NetCommand net;
 };
 
 void add_common(CLI::App& app, Raw& raw) {
@@ -71,6 +72,20 @@ void add_boot(CLI::App& app, Raw& raw) {
   app.add_flag("--no-reboot", raw.no_reboot, "a reset ends the zone with status 0");
   app.add_flag("--debugcon", raw.boot.debugcon, "a debug console at port 0xe9, on stdout");
   app.add_flag("--debug-exit", raw.boot.debug_exit, "a device at port 0xf4: writing v ends us with status 2*v+1");
+}
+
+void add_net(CLI::App& app, Raw& raw) {
+  app.require_subcommand(0, 1);
+  app.add_subcommand("list", "the bridges that `bulkhead net create` made");
+  CLI::App* const create =
+      app.add_subcommand("create", "make a bridge whose zones reach the world by NAT (needs root)");
+  create->add_option("NAME", raw.net.name, "the bridge's name")->required();
+  create->add_option("--subnet", raw.net.subnet, "its own IPv4 address and the network around it")
+      ->capture_default_str();
+  create->callback([&raw] { raw.net.verb = NetCommand::Verb::kCreate; });
+  CLI::App* const remove = app.add_subcommand("remove", "remove it again");
+  remove->add_option("NAME", raw.net.name, "the bridge's name")->required();
+  remove->callback([&raw] { raw.net.verb = NetCommand::Verb::kRemove; });
 }
 
 // The verbs for zones that run; each asks for one thing.
@@ -269,7 +284,9 @@ Result<Command> parse_command_line(const std::vector<std::string>& arguments) {
   CLI::App* const fetch = kernel->add_subcommand("fetch", "get a Debian kernel package into the cache");
   CLI::App* const list = kernel->add_subcommand("list", "the kernels in the cache");
   CLI::App* const zones = app.add_subcommand("zone", "the zones that run");
+  CLI::App* const net = app.add_subcommand("net", "bridges for zones");
   add_run(*run, raw);
+  add_net(*net, raw);
   add_boot(*boot, raw);
   add_zone(*zones, raw);
   fetch->add_option("WHAT", raw.fetch.what, "cloud, generic, a release or a package's name")->capture_default_str();
@@ -293,6 +310,8 @@ Result<Command> parse_command_line(const std::vector<std::string>& arguments) {
   if (*kernel && kernel->get_subcommands().empty()) return fail("name a subcommand of kernel: fetch or list");
   if (dashes != arguments.end()) return fail("only `bulkhead run` takes a command behind --");
   if (*zones) return finish_zone(raw, *zones);
+  if (*net && net->get_subcommands().empty()) return fail("name a subcommand of net: list, create or remove");
+  if (*net) return raw.net;
   if (*boot) return finish_boot(raw, boot->count("--append") > 0);
   if (*host) return HostCommand{raw.common.json};
   if (*fetch) return KernelFetchCommand{raw.fetch, raw.common.json};

@@ -52,11 +52,17 @@ struct ZoneAskCommand {
 struct DiskCommand {
   std::vector<std::string> arguments;
 };
+// `bulkhead net`: bridges with NAT.
+struct NetCommand {
+  enum class Verb : u8 { kList, kCreate, kRemove };
+  Verb verb = Verb::kList;
+  std::string name, subnet = "10.88.0.1/24";
+};
 struct HelpCommand {
   std::string text;
 };
 using Command = std::variant<RunCommand, BootCommand, HostCommand, KernelFetchCommand, KernelListCommand,
-                             ZoneListCommand, ZoneAskCommand, DiskCommand, HelpCommand>;
+                             ZoneListCommand, ZoneAskCommand, DiskCommand, NetCommand, HelpCommand>;
 
 // `arguments` without the program's name. Errors: one line that names the argument.
 Result<Command> parse_command_line(const std::vector<std::string>& arguments);

@@ -52,6 +52,15 @@ constexpr Offloads offload_of(u8 gso) {
   }
 }
 
+// Whether the header can be true of a frame of `bytes`: it points into the frame and asks for no nonsense.
+constexpr bool plausible(const FrameHeader& header, u64 bytes) {
+  const bool sum = header.flags & kNeedsChecksum;
+  const Offloads gso = offload_of(header.gso);
+  return bytes >= kEthernetBytes && bytes <= kMaxFrame && gso != kAllOffloads &&
+         (gso == 0 || (sum && header.segment_bytes != 0)) &&
+         (!sum || u64{header.checksum_start} + header.checksum_offset + 2 <= bytes);
+}
+
 using MacAddress = std::array<u8, 6>;
 std::string text_of(const MacAddress& mac);  // "02:12:34:56:78:9a"
 constexpr bool is_multicast(const MacAddress& mac) { return mac[0] & 1; }

@@ -78,12 +78,13 @@ Result<Outcome> one_life(const MachineSpec& spec, MachineParts& parts, engine::E
 Result<ZoneEnd> boot_zone(const BootSpec& spec, engine::Engine& engine, Cache& cache, Workshop& workshop,
                           Report& report) {
   set_zone_identity(spec.machine.name);
+  BH_ASSIGN(std::vector<net::Network> networks, open_networks(spec.machine));
   Wake wake;
   BH_ASSIGN(const auto control, ZoneControl::open(spec.machine, report, "boot " + spec.machine.kernel, wake));
   BH_ASSIGN(const KernelImage kernel, resolve_kernel(spec.machine.kernel, cache, workshop));
   workshop.progress.done();
   describe_machine(spec.machine, kernel.path, report);
-  BH_ASSIGN(MachineParts parts, machine_parts(spec.machine, {}));
+  BH_ASSIGN(MachineParts parts, machine_parts(spec.machine, {}, std::move(networks)));
   ConsoleLog log{wake};
   ConsoleHub hub{wake, log};
   parts.config.kernel_path = kernel.path;

@@ -2,10 +2,25 @@
 
 #include "guest/agent/protocol.h"
 #include "machine/pv/pv.h"
+#include "net/open/privilege.h"
 
 namespace bulkhead::zone {
 
-Result<MachineParts> machine_parts(const MachineSpec& spec, const std::vector<DiskSpec>& first) {
+Result<std::vector<net::Network>> open_networks(const MachineSpec& spec) {
+  std::vector<net::Network> networks;
+  bool privileged = false;
+  for (const net::NetConfig& wanted : spec.networks) {
+    if (wanted.kind == net::NetConfig::Kind::kNone) continue;
+    BH_ASSIGN(net::Network network, net::open_network(wanted, spec.vcpus));
+    privileged |= network.privileged;
+    networks.push_back(std::move(network));
+  }
+  if (privileged) BH_TRY(net::drop_privilege());
+  return networks;
+}
+
+Result<MachineParts> machine_parts(const MachineSpec& spec, const std::vector<DiskSpec>& first,
+                                   std::vector<net::Network> networks) {
   MachineParts parts;
   parts.has_root = !first.empty();
   std::vector<DiskSpec> all = first;
@@ -22,14 +37,12 @@ Result<MachineParts> machine_parts(const MachineSpec& spec, const std::vector<Di
   parts.config.memory_bytes = spec.memory_bytes;
   parts.config.cpu_model = spec.cpu_model;
   parts.config.engine_options = spec.engine_options;
-  for (const net::NetConfig& wanted : spec.networks) {
-    if (wanted.kind == net::NetConfig::Kind::kNone) continue;
-    BH_ASSIGN(net::Network network, net::open_network(wanted, spec.vcpus));
+  for (const net::Network& network : networks) {
     const net::NetConfig& opened = network.config;
     parts.config.networks.push_back(
         {network.end.get(), {opened.mac, opened.mtu, opened.queues, opened.out, opened.in}});
-    parts.networks.push_back(std::move(network));
   }
+  parts.networks = std::move(networks);
   return parts;
 }
 
@@ -64,7 +77,12 @@ Result<std::unique_ptr<machine::Machine>> make_machine(engine::Engine& engine, e
 }
 
 Result<void> networks_ready(MachineParts& parts) {
-  for (net::Network& network : parts.networks) BH_TRY(net::wait_until_ready(network));
+  bool privileged = false;
+  for (net::Network& network : parts.networks) {
+    BH_TRY(net::wait_until_ready(network));
+    privileged |= network.privileged;
+  }
+  if (privileged) net::forbid_privilege();
   return {};
 }
 

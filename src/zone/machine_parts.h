@@ -27,9 +27,14 @@ struct MachineParts {
 
 // Everything of `spec` but the kernel, initrd, command line and consoles. `first` (if not empty) comes before the
 // spec's own disks. Errors: a disk or a network that cannot be opened.
-Result<MachineParts> machine_parts(const MachineSpec& spec, const std::vector<DiskSpec>& first);
+Result<MachineParts> machine_parts(const MachineSpec& spec, const std::vector<DiskSpec>& first,
+                                   std::vector<net::Network> networks);
 
-// Waits until its networks serve. Errors: one cannot.
+// What `spec` asks for, open; its privilege is given up afterwards, so do it before there are other threads.
+// Errors: a network that is not to be had.
+Result<std::vector<net::Network>> open_networks(const MachineSpec& spec);
+
+// Waits until its networks serve. Errors: one cannot. Nothing that needs privilege comes behind it.
 Result<void> networks_ready(MachineParts& parts);
 
 // The machine of the virt backend. Errors: what the configuration asks for is not to be had there.

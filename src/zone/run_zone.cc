@@ -52,11 +52,13 @@ Result<std::string> start_request(const ZoneSpec& spec, const std::vector<net::N
 }
 
 // Kernel, root disk and initramfs of the spec, as parts of a machine.
-Result<MachineParts> prepare(const ZoneSpec& spec, Cache& cache, Workshop& workshop, Report& report) {
+Result<MachineParts> prepare(const ZoneSpec& spec, std::vector<net::Network> networks, Cache& cache, Workshop& workshop,
+                             Report& report) {
   BH_ASSIGN(const KernelImage kernel, resolve_kernel(spec.machine.kernel, cache, workshop));
   describe_machine(spec.machine, kernel.path, report);
   BH_ASSIGN(const RootDisk root, prepare_rootfs(spec.rootfs, cache, workshop));
-  BH_ASSIGN(MachineParts parts, machine_parts(spec.machine, {{root.path, root.access == RootAccess::kOverlay}}));
+  BH_ASSIGN(MachineParts parts,
+            machine_parts(spec.machine, {{root.path, root.access == RootAccess::kOverlay}}, std::move(networks)));
   parts.config.kernel_path = kernel.path;
   parts.config.initrd_path = spec.machine.initrd;
   if (spec.machine.initrd.empty()) {
@@ -97,10 +99,11 @@ Result<ZoneEnd> run_zone(const ZoneSpec& spec, engine::Engine& engine, Cache& ca
                          Report& report) {
   set_zone_identity(spec.machine.name);
   BH_TRY(start_request(spec, {}));  // before it has cost anything
+  BH_ASSIGN(std::vector<net::Network> networks, open_networks(spec.machine));
   Wake wake;
   BH_ASSIGN(const auto control,
             ZoneControl::open(spec.machine, report, fmt::format("run {}", fmt::join(spec.command, " ")), wake));
-  BH_ASSIGN(MachineParts parts, prepare(spec, cache, workshop, report));
+  BH_ASSIGN(MachineParts parts, prepare(spec, std::move(networks), cache, workshop, report));
   ConsoleLog console{wake};
   LoggedConsole uart{console}, hvc{console};
   AgentPort port{wake};

@@ -39,6 +39,8 @@ Result<MacAddress> parse_mac(const std::string& text);
 struct Network {
   NetConfig config;  // with what was open in it filled in: MAC, MTU, addresses
   std::unique_ptr<End> end;
+  UniqueFd lease;           // of an address that was chosen for it
+  bool privileged = false;  // opening it took privilege that nobody needs any more
   // For the agent (guest/agent/start_request.h): "mac=... mtu=... ip=... gw=... dns=...".
   std::string for_agent() const;
 };

@@ -3,7 +3,12 @@
 #include <fstream>
 #include <sstream>
 
+#include "net/open/lease.h"
 #include "net/open/net_config.h"
+#include "net/socket/joint.h"
+#include "net/tap/device.h"
+#include "net/tap/in_namespace.h"
+#include "net/tap/tap.h"
 
 namespace bulkhead::net {
 namespace {
@@ -35,6 +40,35 @@ Result<Network> open_user(Network network) {
   add(config.user.ipv4, kUserAddress4, "/24", kUserGateway4, kUserDns4);
   add(config.user.ipv6, kUserAddress6, "/64", kUserGateway6, kUserDns6);
   BH_ASSIGN(network.end, Passt::start(config.user, config.mac));
+  return network;
+}
+
+constexpr u16 kJointMtu = 65500;
+
+// In the device's namespace. What the zone is told of addresses is what the bridge has, where `bulkhead net` made it.
+Result<void> open_tap_here(Network& network) {
+  NetConfig& config = network.config;
+  const bool bridged = config.kind == Kind::kBridge;
+  if (bridged && !device_exists(config.name))
+    return fail("--net bridge={}: there is no such bridge; `bulkhead net create {}` makes one", config.name,
+                config.name);
+  BH_ASSIGN(auto tap, Tap::open(bridged ? "bhtap%d" : config.name, config.queues));
+  if (config.mtu == 0) {
+    BH_ASSIGN(config.mtu, device_mtu(bridged ? config.name : tap->name()));
+  }
+  if (tap->made()) BH_TRY(set_device_mtu(tap->name(), config.mtu));
+  if (bridged) BH_TRY(add_to_bridge(config.name, tap->name()));
+  if (tap->made()) BH_TRY(set_device_up(tap->name()));
+  if (bridged && config.how == NetConfig::Addresses::kAuto && config.addresses.empty())
+    BH_TRY(take_address(network, addresses4(config.name)));
+  network.end = std::move(tap);
+  network.privileged = true;
+  return {};
+}
+
+Result<Network> open_joint(Network network) {
+  if (network.config.mtu == 0) network.config.mtu = kJointMtu;
+  BH_ASSIGN(network.end, Joint::open(network.config.name));
   return network;
 }
 
@@ -72,11 +106,15 @@ bool has_default_route6() {
 }
 
 Result<Network> open_network(NetConfig config, unsigned vcpus) {
-  Network network{std::move(config), nullptr};
+  Network network;
+  network.config = std::move(config);
   if (network.config.mac == MacAddress{}) network.config.mac = random_mac();
   if (network.config.queues == 0) network.config.queues = vcpus;
   if (network.config.kind == Kind::kUser) return open_user(std::move(network));
-  return fail("--net: this kind of network is not built yet");
+  if (network.config.kind == Kind::kSocket) return open_joint(std::move(network));
+  auto opened = in_namespace(network.config.netns, [&] { return open_tap_here(network); });
+  if (!opened) return std::unexpected(std::move(opened.error()));
+  return network;
 }
 
 Result<void> wait_until_ready(Network& network) {

@@ -96,8 +96,8 @@ TEST(ParsePort, Forms) {
 }
 
 TEST(ForAgent, SaysWhatWasOpened) {
-  Network network{*parse_net("tap=t,mac=02:00:00:00:00:0a,mtu=9000,ip=192.0.2.7/24,gateway=192.0.2.1,dns=192.0.2.2"),
-                  {}};
+  Network network;
+  network.config = *parse_net("tap=t,mac=02:00:00:00:00:0a,mtu=9000,ip=192.0.2.7/24,gateway=192.0.2.1,dns=192.0.2.2");
   EXPECT_EQ(network.for_agent(), "mac=02:00:00:00:00:0a mtu=9000 ip=192.0.2.7/24 gw=192.0.2.1 dns=192.0.2.2");
   network.config = *parse_net("tap=t,mac=02:00:00:00:00:0a,ip=dhcp");
   EXPECT_EQ(network.for_agent(), "mac=02:00:00:00:00:0a mtu=0 dhcp=1");

@@ -52,10 +52,8 @@ bool NetCore::judge(OutgoingFrame& frame) const {
   header.flags &= net::kNeedsChecksum;
   const Offloads gso = net::offload_of(header.gso);
   const bool sum = header.flags != 0;
-  if (frame.bytes < net::kEthernetBytes || frame.bytes > net::kMaxFrame) return false;
+  if (!net::plausible(header, frame.bytes)) return false;
   if ((gso & ~out_allowed_) != 0 || (sum && !(out_allowed_ & net::kChecksum))) return false;
-  if (gso != 0 && (!sum || header.segment_bytes == 0)) return false;
-  if (sum && u64{header.checksum_start} + header.checksum_offset + 2 > frame.bytes) return false;
   if (!sum) header.checksum_start = header.checksum_offset = 0;
   if (gso == 0) header.segment_bytes = 0;
   header.header_bytes = static_cast<u16>(std::min<u64>(header.header_bytes, frame.bytes));
