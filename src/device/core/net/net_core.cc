@@ -76,6 +76,7 @@ bool NetCore::take_out(Pair& pair) {
     const Nanoseconds kicked = pair.out_kick.exchange(0, std::memory_order_relaxed);
     pair.out_since = kicked != 0 ? kicked : clock_.now();
     pair.prepared = false;
+    pair.out_next = {};
     if (!judge(pair.frame)) finish_out(pair, kBad);
     return true;
   }

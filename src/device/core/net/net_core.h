@@ -77,8 +77,9 @@ class NetCore {
   // What the guest may ask of us: everything; we do what the end cannot.
   static constexpr net::Offloads offered() { return net::kAllOffloads; }
 
-  // ---- the transport's, any thread but the pairs'
-  // Begins with `pairs` pairs. `out`: offloads that the guest may ask for; `in`: those that it takes.
+  // ---- the transport's, any thread but the pairs'. kick_out() sends a few small frames on the caller's thread when
+  // the pair's sleeps: waking it would take longer. So the caller must be able to take an interrupt. Begins with
+  // `pairs` pairs. `out`: offloads that the guest may ask for; `in`: those that it takes.
   void start(NetRings& rings, unsigned pairs, net::Offloads out, net::Offloads in);
   void stop();  // returns when no ring is touched any more; held frames are forgotten
   void set_link_changed(std::function<void()> changed);  // told of a link that goes down, on a pair's thread
@@ -132,6 +133,7 @@ class NetCore {
   bool turn(Pair& pair);
   // Each returns whether there may be more to do at once.
   bool send_some(Pair& pair);
+  bool send_here(Pair& pair);
   bool receive_some(Pair& pair);
   bool take_out(Pair& pair);
   bool prepare_out(Pair& pair);

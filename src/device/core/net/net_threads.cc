@@ -15,6 +15,13 @@ namespace bulkhead::device {
 
 using net::Offloads;
 
+namespace {
+
+constexpr unsigned kFramesHere = 4;
+constexpr u64 kBytesHere = 2048;
+
+}  // namespace
+
 NetCore::NetCore(net::End& end, const NetSettings& settings)
     : end_{end}, settings_{settings}, out_buckets_{settings.out}, in_buckets_{settings.in} {
   const unsigned count = std::clamp(std::min(settings.queues, end.queue_count()), 1u, kMaxPairs);
@@ -96,10 +103,35 @@ void NetCore::wake(Pair& pair) {
 }
 
 void NetCore::kick_out(unsigned pair) {
+  Pair& one = *pairs_[pair];
   Nanoseconds none = 0;
-  pairs_[pair]->out_kick.compare_exchange_strong(none, clock_.now());
-  pairs_[pair]->in_kick.store(true);
-  wake(*pairs_[pair]);
+  one.out_kick.compare_exchange_strong(none, clock_.now());
+  if (one.asleep.load() && send_here(one)) return;
+  one.in_kick.store(true);
+  wake(one);
+}
+
+// True: all is sent, and the thread has nothing new to wait for.
+bool NetCore::send_here(Pair& pair) {
+  const std::unique_lock lock{pair.mutex, std::try_to_lock};
+  if (!lock || pauses_.load() != 0 || rings_ == nullptr || pair.index >= active_ || pair.in_held) return false;
+  bool done = false;
+  pair.wait_writable = false;
+  if (pair.queue->unflushed()) return false;
+  for (unsigned frames = 0; frames < kFramesHere && !done; ++frames) {
+    if (!pair.out_held && !take_out(pair)) done = true;
+    if (!pair.out_held) continue;
+    if (pair.frame.bytes > kBytesHere || out_buckets_.active || !pair.out_next.empty()) break;
+    if (!pair.prepared && !prepare_out(pair)) {
+      finish_out(pair, kBad);
+      continue;
+    }
+    const net::Sent sent = send_held(pair);
+    if (sent == net::Sent::kFull || sent == net::Sent::kGone) break;  // the thread will find the same
+    finish_out(pair, sent == net::Sent::kDone ? kPackets : kDropped);
+  }
+  rings_->signal(pair.index);
+  return done && !pair.queue->unflushed();
 }
 
 void NetCore::kick_in(unsigned pair) {
