@@ -157,8 +157,8 @@ TEST(Net, WhatTheEndCannotDoIsDoneHere) {
   }
   EXPECT_EQ(payload, std::string(5000, 'p'));
   rig.send(packet.bytes, {kNeedsChecksum, 0, 0, 0, static_cast<u16>(packet.transport), 16});
-  EXPECT_TRUE(bulkhead::net::testing::sums_are_right(rig.end.queues[0].next().bytes, packet.network, packet.transport, false,
-                                                     false));
+  EXPECT_TRUE(bulkhead::net::testing::sums_are_right(rig.end.queues[0].next().bytes, packet.network, packet.transport,
+                                                     false, false));
 }
 
 TEST(Net, WhatTheDriverDoesNotTakeIsDoneHere) {
@@ -172,7 +172,8 @@ TEST(Net, WhatTheDriverDoesNotTakeIsDoneHere) {
     const u32 length = rig.guest.wait_used(0).length;
     const std::string got = rig.guest.get(at, length);
     EXPECT_EQ(got.substr(0, 10), std::string(10, '\0'));
-    EXPECT_TRUE(bulkhead::net::testing::sums_are_right(got.substr(kHeaderBytes), packet.network, packet.transport, false, false));
+    EXPECT_TRUE(bulkhead::net::testing::sums_are_right(got.substr(kHeaderBytes), packet.network, packet.transport,
+                                                       false, false));
   }
 }
 
@@ -200,7 +201,9 @@ TEST(Net, ControlQueue) {
 TEST(Net, ControlQueueRefusesNonsense) {
   Rig rig{2};
   ASSERT_TRUE(rig.up());
-  const auto refused = [&](u8 kind, u8 which, std::string_view data) { return rig.control(kind, which, data) == kControlError; };
+  const auto refused = [&](u8 kind, u8 which, std::string_view data) {
+    return rig.control(kind, which, data) == kControlError;
+  };
   EXPECT_TRUE(refused(99, 0, "x"));
   EXPECT_TRUE(refused(kClassMultiQueue, kMultiQueuePairs, std::string("\0\0", 2)));
   EXPECT_TRUE(refused(kClassMultiQueue, kMultiQueuePairs, std::string("\3\0", 2)));
@@ -224,10 +227,14 @@ TEST(Net, HeadersThatCannotBeCostTheirFrame) {
   const auto packet = make_packet(std::string(3000, 'p'));
   const auto start = static_cast<u16>(packet.transport);
   const FrameHeader bad[] = {
-      {kNeedsChecksum, 0, 0, 0, 0xffff, 0xffff},   {kNeedsChecksum, 0, 0, 0, static_cast<u16>(packet.bytes.size() - 1), 0},
-      {0, kGsoTcp4, 0, 1400, start, 16},           {kNeedsChecksum, kGsoTcp4, 0, 0, start, 16},
-      {kNeedsChecksum, 2, 0, 1400, start, 16},     {kNeedsChecksum, 0x7f, 0, 1400, start, 16},
-      {kNeedsChecksum, 0x80, 0, 1400, start, 16},  {kNeedsChecksum, 0x85, 0, 1400, start, 16},
+      {kNeedsChecksum, 0, 0, 0, 0xffff, 0xffff},
+      {kNeedsChecksum, 0, 0, 0, static_cast<u16>(packet.bytes.size() - 1), 0},
+      {0, kGsoTcp4, 0, 1400, start, 16},
+      {kNeedsChecksum, kGsoTcp4, 0, 0, start, 16},
+      {kNeedsChecksum, 2, 0, 1400, start, 16},
+      {kNeedsChecksum, 0x7f, 0, 1400, start, 16},
+      {kNeedsChecksum, 0x80, 0, 1400, start, 16},
+      {kNeedsChecksum, 0x85, 0, 1400, start, 16},
   };
   for (const FrameHeader& header : bad) {
     rig.send(packet.bytes, header);
