@@ -41,7 +41,7 @@ Result<GuestMemory> GuestMemory::create(std::vector<RamRange> ranges, u64 extra_
   if (mapping == MAP_FAILED) return fail_errno("cannot map {} bytes of guest memory", mapped);
   ::madvise(mapping, mapped, MADV_DONTDUMP);
   if (extra_pages != 0) memory.extra_ = std::make_unique<Extra>(extra_pages);
-  memory.base_ = static_cast<std::byte*>(mapping);
+  memory.hold(mapping, mapped);
   memory.size_ = total;
   memory.ranges_ = std::move(ranges);
   return memory;
@@ -57,10 +57,8 @@ Result<GuestMemory> GuestMemory::seen_from(Gpa start) const {
   GuestMemory view;
   view.fd_ = UniqueFd{::fcntl(fd_.get(), F_DUPFD_CLOEXEC, 0)};
   if (!view.fd_) return fail_errno("cannot open guest memory once more");
-  void* const mapping = ::mmap(nullptr, size_, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, view.fd_.get(), 0);
-  if (mapping == MAP_FAILED) return fail_errno("cannot map {} bytes of guest memory once more", size_);
-  ::madvise(mapping, size_, MADV_DONTDUMP);
-  view.base_ = static_cast<std::byte*>(mapping);
+  view.mapping_ = mapping_;
+  view.base_ = base_;
   view.size_ = size_;
   view.ranges_ = ranges_;
   for (RamRange& range : view.ranges_) range.start = start + (range.start - ranges_.front().start);
@@ -69,14 +67,18 @@ Result<GuestMemory> GuestMemory::seen_from(Gpa start) const {
 
 GuestMemory::GuestMemory(GuestMemory&& other) noexcept
     : fd_{std::move(other.fd_)},
+      mapping_{std::move(other.mapping_)},
       base_{std::exchange(other.base_, nullptr)},
       observer_{std::exchange(other.observer_, nullptr)},
       size_{std::exchange(other.size_, 0)},
       ranges_{std::move(other.ranges_)},
       extra_{std::move(other.extra_)} {}
 
-GuestMemory::~GuestMemory() {
-  if (base_ != nullptr) ::munmap(base_, pages() * kPageSize);
+GuestMemory::~GuestMemory() = default;
+
+void GuestMemory::hold(void* mapping, u64 size) {
+  base_ = static_cast<std::byte*>(mapping);
+  mapping_ = std::shared_ptr<void>{mapping, [size](void* at) { ::munmap(at, size); }};
 }
 
 namespace {

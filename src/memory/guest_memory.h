@@ -42,8 +42,8 @@ class GuestMemory {
   static Result<GuestMemory> create(std::vector<RamRange> ranges, u64 extra_pages = 0);
   // RAM of `bytes` laid out as on a PC: below `hole_start`, the rest from 4 GiB up.
   static Result<GuestMemory> create_pc(u64 bytes, Gpa hole_start = {0xC0000000}, u64 extra_pages = 0);
-  // The same memory, mapped once more, with its first range starting at `start`. Nobody is told of writes through it,
-  // and it has no extra pages. Errors: the host has no address space for it.
+  // The same memory, at the same place of ours, with its first range starting at `start`. Nobody is told of writes
+  // through it, and it has no extra pages. Errors: the process has no file descriptor left.
   Result<GuestMemory> seen_from(Gpa start) const;
   GuestMemory(GuestMemory&&) noexcept;
   GuestMemory& operator=(GuestMemory&&) = delete;
@@ -109,8 +109,11 @@ class GuestMemory {
   GuestMemory();
   std::byte* extra_host(Gpa at, u64 length) const;
   void note_remapped(Gpa page) const;
+  void hold(void* mapping, u64 size);
+
   UniqueFd fd_;
-  std::byte* base_ = nullptr;
+  std::shared_ptr<void> mapping_;  // unmapped when the last that sees it goes
+  std::byte* base_ = nullptr;      // where it begins
   WriteObserver* observer_ = nullptr;
   u64 size_ = 0;
   std::vector<RamRange> ranges_;

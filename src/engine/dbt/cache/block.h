@@ -21,6 +21,7 @@ struct Link {
   u64 target_rip;
   Block* to;  // nullptr when unlinked
   Link* next_incoming;
+  bool backward = true;
   u8 loop_tries = 0;  // how often it may still turn out not to close a loop that only counts (emit/counted_loop.h)
 };
 
@@ -30,8 +31,9 @@ struct Block {
   u32 key;  // what of the CPU's mode the code depends on (emit/key.h)
   u16 guest_size;
   u16 mark_count;
-  const u8* code;  // executable
-  u32 code_size;   // cold parts included
+  const u8* code;      // executable
+  const u8* unpolled;  // the same, behind the look at CpuState::pending
+  u32 code_size;       // cold parts included
   bool valid;
   bool crosses_page;  // its only instruction lies on two pages; never linked to
   u64 second_gpa;     // of the second page then

@@ -20,6 +20,7 @@ class CodeCacheTest : public testing::Test {
                    .guest_size = 8,
                    .mark_count = 0,
                    .code = cache_->memory().begin() + next_,
+                   .unpolled = cache_->memory().begin() + next_ + 4,
                    .code_size = code_size,
                    .valid = true,
                    .crosses_page = false,
@@ -71,6 +72,15 @@ TEST_F(CodeCacheTest, FindsTheBlockOfAHostAddress) {
   EXPECT_EQ(cache_->containing(first->code + 63), first);
   EXPECT_EQ(cache_->containing(second->code), second);
   EXPECT_EQ(cache_->containing(second->code + 64), nullptr);
+}
+
+TEST_F(CodeCacheTest, ForwardLinksSpareThePoll) {
+  Block* const from = add(0x1000, 0x1000, 0);
+  Block* const to = add(0x1100, 0x1100, 0);
+  Link* const link = add_link(*from);
+  link->backward = false;
+  cache_->link(*link, *to);
+  EXPECT_EQ(link->site_end + relative(*link), to->unpolled);
 }
 
 TEST_F(CodeCacheTest, LinkLeadsToTheBlockUntilItsPageIsWritten) {

@@ -42,7 +42,8 @@ void CodeCache::link(Link& link, Block& to) {
   link.to = &to;
   link.next_incoming = to.incoming;
   to.incoming = &link;
-  point(link, to.code);
+  // Forward links spare the poll: whatever goes on for long goes backward, or through the jump cache.
+  point(link, link.backward ? to.code : to.unpolled);
 }
 
 void CodeCache::unlink_incoming(Block& block) {

@@ -56,6 +56,7 @@ Block* BlockBuilder::build(const BlockRequest& request) {
   // The poll: flags are in memory at a block's start, so the compare costs nothing but itself.
   w_.cmp(Xbyak::util::dword[Xbyak::util::rsp + static_cast<u32>(offsetof(CpuState, pending))], 0);
   cold_.push_back({.kind = Cold::Kind::kLeave, .from = jump_later(kNotEqual), .leave_by = thunks_.exit_poll});
+  const u8* const unpolled = w_.getCurr();
   // Most kernel code does without, and is not made to pay for loading and saving vector state around every exit.
   uses_vectors_ = std::ranges::any_of(
       items_, [](const Item& item) { return item.kind == InsnKind::kNative && uses_vector_unit(item.insn); });
@@ -79,6 +80,7 @@ Block* BlockBuilder::build(const BlockRequest& request) {
                  .guest_size = static_cast<u16>(end_rip_ - request.rip),
                  .mark_count = static_cast<u16>(marks_.size()),
                  .code = start_ + to_executable_,
+                 .unpolled = unpolled + to_executable_,
                  .code_size = static_cast<u32>(w_.getCurr() - start_),
                  .valid = true,
                  .crosses_page = crosses_page_,

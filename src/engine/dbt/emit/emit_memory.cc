@@ -196,6 +196,7 @@ Link* BlockBuilder::link_at(u8* site_end, u64 target) {
                .target_rip = target,
                .to = nullptr,
                .next_incoming = nullptr,
+               .backward = target < end_rip_,
                .loop_tries = backward ? kLoopTries : u8{0}};
   return link;
 }
