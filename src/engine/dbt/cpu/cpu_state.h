@@ -42,7 +42,8 @@ inline constexpr u64 kTlbGlobal = 1;
 inline constexpr u64 kTlbUsed = 2;  // entry is in the fill log
 inline constexpr unsigned kTlbBits = 12;
 inline constexpr unsigned kTlbEntries = 1u << kTlbBits;
-// An address's slot. A better hash would cost every access one more instruction, which is more than it saves (measured).
+// An address's slot. A better hash would cost every access one more instruction, which is more than it saves
+// (measured).
 constexpr unsigned tlb_slot(u64 linear) { return static_cast<unsigned>(linear >> 12) & (kTlbEntries - 1); }
 
 // Which set of permissions an access runs under; each has its own TLB.

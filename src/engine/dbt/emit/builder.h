@@ -96,17 +96,17 @@ class BlockBuilder {
   // Linear R8 -> host R8; uses R9, R10 and flags. `what`: size and MissBits.
   void tlb_r8(u32 what, const Item& item);
   void tlb_r8(unsigned size, bool write, const Item& item) { tlb_r8(size | (write ? u32{kMissWrite} : 0), item); }
-  // R8 and the distance from it that is returned are the host address of the item's 8 bytes of stack, `offset` from RSP.
-  // Uses R9, R10 and flags, unless its window is open.
+  // R8 and the distance from it that is returned are the host address of the item's 8 bytes of stack, `offset` from
+  // RSP. Uses R9, R10 and flags, unless its window is open.
   i32 stack_to_r8(const Item& item, i32 offset, bool write);
   void window_to_r8(const Item& item);
   bool in_window(const Item& item) const { return item.opens_window || (item.window != 0 && item.window == window_); }
   i32 window_offset(const Item& item) const { return item.stack_at - windows_[item.window - 1u].low; }
   void move_rsp(i32 by) { w_.lea(Xbyak::util::r11, Xbyak::util::ptr[Xbyak::util::r11 + by]); }
   void store_constant(i32 offset_from_r8, u64 value);  // 8 bytes; may use R9
-  void jump_to_r8();                        // indirect, guest target in R8; flags saved already
-  void jump_to(u64 target);                 // direct; ends the code path; flags saved already
-  Link* link_at(u8* site_end, u64 target);  // the rel32 that ends there
+  void jump_to_r8();                                   // indirect, guest target in R8; flags saved already
+  void jump_to(u64 target);                            // direct; ends the code path; flags saved already
+  Link* link_at(u8* site_end, u64 target);             // the rel32 that ends there
   void stub(Link& link);
   void side_exit(const Cold& cold);
   // Jumps to cold code: JMP, or Jcc by the low nibble of its opcode.

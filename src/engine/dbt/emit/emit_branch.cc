@@ -21,9 +21,8 @@ void BlockBuilder::emit_jrcxz(const Item& item) {
   keep_flags(item.live_before);
   constexpr u8 kJrcxzOver[] = {0xe3, 2, 0xeb, 5};
   for (const u8 byte : kJrcxzOver) w_.db(byte);
-  cold_.push_back({.kind = Cold::Kind::kSideExit,
-                   .from = jump_later(),
-                   .target = item.rip + item.insn.length + item.insn.imm});
+  cold_.push_back(
+      {.kind = Cold::Kind::kSideExit, .from = jump_later(), .target = item.rip + item.insn.length + item.insn.imm});
 }
 
 void BlockBuilder::emit_call(const Item& item) {

@@ -37,7 +37,8 @@ u8 mod_of(const Insn& insn, const Rewrite& how) {
 // Memory bases are never RSP, RBP, R12 or R13, which would mean something else here.
 void put_modrm(const Insn& insn, const Rewrite& how, HostCode& out) {
   if (how.rm_slot >= 0) {
-    const u8 reg = how.modrm_reg >= 0 ? static_cast<u8>((how.modrm_reg & 7) << 3) : insn.bytes[insn.modrm_offset] & 0x38;
+    const u8 reg =
+        how.modrm_reg >= 0 ? static_cast<u8>((how.modrm_reg & 7) << 3) : insn.bytes[insn.modrm_offset] & 0x38;
     out.put(0x44 | reg);  // [SIB + disp8]
     out.put(0x24);        // RSP, no index
     out.put(static_cast<u8>(how.rm_slot));

@@ -110,7 +110,8 @@ StepResult Translator::run(Cpu&) {
         BH_ASSERT(block != nullptr);
         const InsnMark* const mark = CodeCache::mark_at(*block, at);
         BH_ASSERT(mark != nullptr);
-        if (mark->flags_in_host) s_.rflags = (s_.rflags & ~kArithmeticFlags) | (s_.jit_scratch[kScratchValue] & kArithmeticFlags);
+        if (mark->flags_in_host)
+          s_.rflags = (s_.rflags & ~kArithmeticFlags) | (s_.jit_scratch[kScratchValue] & kArithmeticFlags);
         result = interpret_at(block->rip + mark->guest_offset);
         break;
       }

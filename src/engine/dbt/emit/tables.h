@@ -46,7 +46,7 @@ enum class JitExit : u32 {
   kLookup = 0,  // s.rip is set: find or make its block
   kLink = 1,    // kScratchLink is the Link that wants its target
   kPoll = 2,    // s.pending was not 0; s.rip is set
-  kMiss = 3,  // an access that the interpreter must do: jit_exit_rip in the block, kScratchMiss says which
+  kMiss = 3,    // an access that the interpreter must do: jit_exit_rip in the block, kScratchMiss says which
   kHostFault =
       4,  // the host CPU refused the instruction at jit_exit_rip: the interpreter raises what the guest shall see
   kVectors = 5,  // the block at s.rip needs the vector state in the host's registers

@@ -1,6 +1,6 @@
-// Stack windows: a run of accesses to the stack whose distances from each other are known when the block is made (pushes,
-// pops, the return address, [rsp + n]) looks its page up in the TLB once, for all of them. A window that does not lie on
-// one page that may be accessed so sends its block's run to a block that looks at every access by itself
+// Stack windows: a run of accesses to the stack whose distances from each other are known when the block is made
+// (pushes, pops, the return address, [rsp + n]) looks its page up in the TLB once, for all of them. A window that does
+// not lie on one page that may be accessed so sends its block's run to a block that looks at every access by itself
 // (Translator::find_code_without_windows()), so that faults come where they belong.
 #pragma once
 #include <optional>
@@ -13,10 +13,10 @@ namespace bulkhead::engine::dbt {
 struct StackEffect {
   bool accesses = false;
   bool writes = false;
-  i32 offset = 0;       // of the access
-  u32 size = 0;         // of the access, bytes
-  bool lost = false;    // RSP afterwards is not known, or the TLB may have changed
-  i32 moves = 0;        // RSP afterwards, if it is known
+  i32 offset = 0;     // of the access
+  u32 size = 0;       // of the access, bytes
+  bool lost = false;  // RSP afterwards is not known, or the TLB may have changed
+  i32 moves = 0;      // RSP afterwards, if it is known
 };
 StackEffect stack_effect(const Insn& insn, InsnKind kind);
 
