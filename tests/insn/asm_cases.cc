@@ -55,6 +55,99 @@ std::vector<AsmCase> make_cases() {
        {{kRax, 505}, {kR8, 1510}},
        kCf | kZf,
        kZf});
+  // ---- the stack, where neighbouring accesses may be looked up together
+  add({"pushes and pops across two pages",
+       [](Code& c) {
+         for (const Xbyak::Reg64& reg : {c.rax, c.rcx, c.rbx, c.rdx}) c.push(reg);
+         c.mov(c.r8, c.ptr[c.rsp + 16]);
+         c.add(c.qword[c.rsp + 24], 1);
+         for (const Xbyak::Reg64& reg : {c.rax, c.rcx, c.r9, c.rdx}) c.pop(reg);
+       },
+       {{kRax, 1}, {kRcx, 2}, {kRbx, 3}, {kRdx, 4}, {kRsp, kDataBase + 0x1010}},
+       {{kRax, 4}, {kRcx, 3}, {kR9, 2}, {kRdx, 2}, {kR8, 2}, {kRsp, kDataBase + 0x1010}}});
+  add({"the third push has no page",
+       [](Code& c) {
+         for (const Xbyak::Reg64& reg : {c.rax, c.rcx, c.rbx}) c.push(reg);
+       },
+       {{kRsp, kDataBase + 0x10}},
+       {{kRsp, kDataBase}},
+       0,
+       0,
+       14,
+       2,
+       6});
+  add({"reads where the push behind them may not write",
+       [](Code& c) {
+         c.mov(c.rax, c.ptr[c.rsp]);
+         c.mov(c.eax, 5);
+         c.mov(c.rcx, c.ptr[c.rsp + 8]);
+         c.push(c.rcx);
+       },
+       {{kRsp, kDataBase + 0x2010}},
+       {{kRax, 5}, {kRsp, kDataBase + 0x2010}},
+       0,
+       0,
+       14,
+       14,
+       7});
+  add({"pushes of RSP itself",
+       [](Code& c) {
+         c.push(c.rsp);
+         c.push(c.rsp);
+         c.pop(c.rax);
+         c.pop(c.rcx);
+       },
+       {},
+       {{kRax, kStack - 8}, {kRcx, kStack}, {kRsp, kStack}}});
+  add({"RSP moves by constants",
+       [](Code& c) {
+         c.push(c.rax);
+         c.sub(c.rsp, 0x18);
+         c.mov(c.ptr[c.rsp + 8], c.rcx);
+         c.lea(c.rsp, c.ptr[c.rsp + 8]);
+         c.pop(c.rdx);
+         c.add(c.rsp, 8);
+         c.pop(c.rbx);
+       },
+       {{kRax, 1}, {kRcx, 2}},
+       {{kRdx, 2}, {kRbx, 1}, {kRsp, kStack}}});
+  add({"RSP moves by what is not known",
+       [](Code& c) {
+         c.push(c.rax);
+         c.and_(c.rsp, -64);
+         c.push(c.rcx);
+         c.mov(c.rdx, c.ptr[c.rsp]);
+         c.xchg(c.rsp, c.rbx);
+         c.push(c.rdx);
+         c.pop(c.rax);
+       },
+       {{kRax, 1}, {kRcx, 2}, {kRbx, kDataBase + 0x800}},
+       {{kRax, 2}, {kRdx, 2}, {kRsp, kDataBase + 0x800}, {kRbx, kDataBase + 0xfc0 - 8}}});
+  add({"pushes around an instruction that is interpreted",
+       [](Code& c) {
+         c.push(c.rax);
+         c.push(c.rcx);
+         c.pushfq();
+         c.add(c.rsp, 8);
+         c.pop(c.rdx);
+         c.pop(c.rbx);
+       },
+       {{kRax, 1}, {kRcx, 2}},
+       {{kRdx, 2}, {kRbx, 1}, {kRsp, kStack}}});
+  add({"demoted registers as operands",
+       [](Code& c) {
+         c.mov(c.r8, c.rax);
+         c.add(c.r8, c.r8);
+         c.imul(c.r9, c.r8, 3);
+         c.xor_(c.r10d, c.r10d);
+         c.cmp(c.r9, c.r8);
+         c.adc(c.r10, c.r9);
+         c.mov(c.r8d, c.r9d);
+         c.setc(c.r11b);
+         c.mov(c.rbx, c.r10);
+       },
+       {{kRax, 0x100000001}, {kR9, ~u64{0}}, {10, ~u64{0}}, {11, ~u64{0}}},
+       {{kR8, 6}, {kR9, 0x600000006}, {kRbx, 0x600000006}, {11, ~u64{0xff}}}});
   add({"mul",
        [](Code& c) { c.mul(c.rcx); },
        {{kRax, ~u64{0}}, {kRcx, ~u64{0}}},
