@@ -202,7 +202,7 @@ void forget_false_base(const ZydisDecodedInstruction& decoded, Insn& out) {
 }
 
 // F3 90 with REX.B is no PAUSE but XCHG R8, RAX with a prefix that means nothing; Zydis 4.0 does not see the
-// difference.
+// difference [SDM-2B XCHG].
 bool is_false_pause(const ZydisDecodedInstruction& decoded) {
   return decoded.mnemonic == ZYDIS_MNEMONIC_PAUSE && (decoded.attributes & ZYDIS_ATTRIB_HAS_REX) && decoded.raw.rex.B;
 }
@@ -213,32 +213,6 @@ DecodeStatus decode_false_pause(std::span<const u8> bytes, unsigned length, Insn
   const DecodeStatus status = decode(CodeSize::k64, {plain.data(), length}, out);
   std::copy_n(bytes.begin(), length, out.bytes.begin());
   return status;
-}
-
-// F3 90 is PAUSE, but with REX.B the opcode names R8: it is XCHG R8, RAX with a prefix that means nothing [SDM-2B
-// XCHG].
-void pause_may_be_xchg(Insn& insn) {
-  if (insn.mnemonic != ZYDIS_MNEMONIC_PAUSE || (insn.rex & 1) == 0) return;
-  const bool narrow =
-      std::find(insn.bytes.begin(), insn.bytes.begin() + insn.length, u8{0x66}) != insn.bytes.begin() + insn.length;
-  const u8 size = (insn.rex & 8) != 0 ? 8 : narrow ? 2 : 4;
-  const RegisterClass reg_class = size == 8   ? RegisterClass::kGpr64
-                                  : size == 4 ? RegisterClass::kGpr32
-                                              : RegisterClass::kGpr16;
-  insn.mnemonic = ZYDIS_MNEMONIC_XCHG;
-  insn.operand_size = size;
-  insn.rep = RepKind::kNone;
-  insn.operand_count = 2;
-  for (unsigned i = 0; i < 2; ++i) {
-    Operand& op = insn.operands[i];
-    op = Operand{};
-    op.kind = OperandKind::kRegister;
-    op.reg_class = reg_class;
-    op.reg = i == 0 ? 8 : 0;
-    op.read = op.written = 1;
-    op.size = size;
-    op.field = i == 0 ? OperandField::kOpcode : OperandField::kOther;
-  }
 }
 
 }  // namespace
@@ -283,7 +257,6 @@ DecodeStatus decode(CodeSize mode, std::span<const u8> bytes, Insn& out) {
     out.flags_written = decoded.cpu_flags->modified | decoded.cpu_flags->set_0 | decoded.cpu_flags->set_1 |
                         decoded.cpu_flags->undefined;
   }
-  pause_may_be_xchg(out);
   return DecodeStatus::kOk;
 }
 
