@@ -169,18 +169,54 @@ Task<Result<void>> Qcow2Node::free_bits(const Bitmap* bitmap) {
   co_return Result<void>{};
 }
 
+// For another size of the disk: what they hold, while the image says that they are in use; so they are stale at worst.
+Task<Result<void>> Qcow2Node::begin_resizing(std::map<std::string, std::vector<bool>>* held) {
+  if (bitmaps_.empty()) co_return Result<void>{};
+  std::vector<Bitmap> now = bitmaps_;
+  for (Bitmap& bitmap : now) {
+    if (bitmap.in_use()) continue;
+    BH_CO_ASSIGN((*held)[bitmap.name], co_await load_bits(&bitmap));
+    bitmap.flags |= spec::kBitmapInUse;
+  }
+  co_return co_await store_bitmaps(std::move(now));
+}
+
+// What is new of the disk was not written.
+Task<Result<void>> Qcow2Node::end_resizing(std::map<std::string, std::vector<bool>>* held) {
+  if (bitmaps_.empty()) co_return Result<void>{};
+  std::vector<Bitmap> before, now = bitmaps_;
+  for (Bitmap& bitmap : now) {
+    const auto live = tracked_.find(bitmap.name);
+    const auto kept = held->find(bitmap.name);
+    if (live != tracked_.end()) live->second.resize(bits_of(bitmap));
+    if (kept == held->end()) continue;
+    kept->second.resize(bits_of(bitmap));
+    before.push_back(bitmap);
+    BH_CO_TRY(co_await store_bits(&bitmap, &kept->second));
+    bitmap.flags &= ~u32{spec::kBitmapInUse};
+  }
+  BH_CO_TRY(co_await store_bitmaps(std::move(now)));
+  for (const Bitmap& bitmap : before) BH_CO_TRY(co_await free_bits(&bitmap));
+  co_return Result<void>{};
+}
+
 // All that record are taken into memory, and marked on disk so that nobody takes them for whole before we are done.
 Task<Result<void>> Qcow2Node::begin_tracking() {
   std::vector<Bitmap> now = bitmaps_;
+  bool changed = false;
   for (Bitmap& bitmap : now) {
     if (bitmap.in_use() || (bitmap.flags & spec::kBitmapAuto) == 0 || bits_of(bitmap) > kMaxTracked) continue;
     BH_CO_ASSIGN(tracked_[bitmap.name], co_await load_bits(&bitmap));
     bitmap.flags |= spec::kBitmapInUse;
+    changed = true;
   }
   // One that is too large to record cannot be kept: it stays, marked as stale.
   for (Bitmap& bitmap : now)
-    if ((bitmap.flags & spec::kBitmapAuto) != 0) bitmap.flags |= spec::kBitmapInUse;
-  if (tracked_.empty()) co_return Result<void>{};
+    if ((bitmap.flags & spec::kBitmapAuto) != 0 && !bitmap.in_use()) {
+      bitmap.flags |= spec::kBitmapInUse;
+      changed = true;
+    }
+  if (!changed) co_return Result<void>{};
   co_return co_await store_bitmaps(std::move(now));
 }
 

@@ -112,6 +112,7 @@ class Qcow2Node final : public Node, private TableOwner {
   Task<IoStatus> do_write_zeroes(u64 offset, u64 length, WriteFlags flags) override;
   Task<IoResult<BlockStatus>> do_block_status(u64 offset, u64 length) override;
   Task<IoStatus> do_truncate(u64 size, Preallocation preallocation) override;
+  Task<IoStatus> change_size(u64 size, Preallocation preallocation);
   Task<IoStatus> do_close() override;
 
  private:
@@ -187,6 +188,7 @@ class Qcow2Node final : public Node, private TableOwner {
   Task<IoStatus> drop_snapshot(Snapshot snapshot);
   Task<IoStatus> count_l1(const std::vector<u64>* l1, int delta);
   Task<IoStatus> renew_copied();
+  Task<IoStatus> uncount(IoStatus why);
   Task<IoResult<std::vector<u64>>> load_l1(u64 offset, u32 entries);
   Task<IoResult<u64>> store_table(const std::vector<std::byte>* table);
   Task<IoStatus> free_now(u64 offset, u64 bytes);
@@ -199,6 +201,8 @@ class Qcow2Node final : public Node, private TableOwner {
   Task<Result<std::vector<bool>>> load_bits(const Bitmap* bitmap);
   Task<Result<void>> change_bitmap(std::string name, std::function<void(Bitmap*, std::vector<bool>*)> change);
   Task<Result<void>> begin_tracking();
+  Task<Result<void>> begin_resizing(std::map<std::string, std::vector<bool>>* held);
+  Task<Result<void>> end_resizing(std::map<std::string, std::vector<bool>>* held);
   Task<Result<void>> end_tracking();
   void track(u64 offset, u64 length);
   u64 bits_of(const Bitmap& bitmap) const;

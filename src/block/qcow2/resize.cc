@@ -28,12 +28,21 @@ Task<IoStatus> Qcow2Node::grow_l1(u64 entries) {
 }
 
 Task<IoStatus> Qcow2Node::do_truncate(u64 bytes, Preallocation how) {
+  std::map<std::string, std::vector<bool>> held;
+  Result<void> bitmaps = co_await begin_resizing(&held);
+  IoStatus status = IoStatus::kIoError;
+  if (bitmaps) {
+    status = co_await change_size(bytes, how);
+    bitmaps = co_await end_resizing(&held);
+  }
+  if (bitmaps) co_return status;
+  note_error(bitmaps.error().message);
+  co_return status == IoStatus::kOk ? IoStatus::kIoError : status;
+}
+
+Task<IoStatus> Qcow2Node::change_size(u64 bytes, Preallocation how) {
   const u64 before = size();
   if (!is_aligned(bytes, kSectorSize)) co_return IoStatus::kOutOfRange;
-  if (!bitmaps_.empty() && bytes != before) {
-    note_error("it has bitmaps; remove them before its size is changed");
-    co_return IoStatus::kUnsupported;
-  }
   if (!snapshots_.empty() && (header_.version < 3 || bytes < before)) {
     note_error("it has snapshots; delete them before its size is changed so");
     co_return IoStatus::kUnsupported;

@@ -174,6 +174,15 @@ Task<IoStatus> Qcow2Node::count_l1(const std::vector<u64>* l1, int delta) {
   co_return co_await sync();
 }
 
+// Some of a table was counted, and then it went no further: counts are put right by what there is.
+Task<IoStatus> Qcow2Node::uncount(IoStatus why) {
+  if (why == IoStatus::kCorrupt && !broken_)
+    note_error(fmt::format("its refcounts of {} bits cannot count so many snapshots", 1U << refcounts_.order()));
+  co_await refcounts_.write_all();
+  co_await check(Repair::kLeaks);
+  co_return why;
+}
+
 // Says in the active tables which clusters are ours alone.
 Task<IoStatus> Qcow2Node::renew_copied() {
   AlignedMemory table{layout_.cluster()};
@@ -257,7 +266,8 @@ Task<IoStatus> Qcow2Node::take_snapshot(std::string name, u32 seconds, u32 nanos
   auto stored = co_await store_table(&bytes);
   if (!stored) co_return stored.error();
   now.l1_offset = *stored;
-  BH_IO_TRY(co_await count_l1(&l1, +1));
+  const IoStatus counted = co_await count_l1(&l1, +1);
+  if (counted != IoStatus::kOk) co_return co_await uncount(counted);
   BH_IO_TRY(co_await renew_copied());
   std::vector<Snapshot> all = snapshots_;
   all.push_back(std::move(now));
@@ -278,7 +288,8 @@ Task<IoStatus> Qcow2Node::go_back_to(Snapshot snapshot) {
   auto wanted = co_await load_l1(snapshot.l1_offset, snapshot.l1_size);
   if (!wanted) co_return wanted.error();
   wanted->resize(l1_.size());
-  BH_IO_TRY(co_await count_l1(&*wanted, +1));
+  const IoStatus counted = co_await count_l1(&*wanted, +1);
+  if (counted != IoStatus::kOk) co_return co_await uncount(counted);
   const std::vector<std::byte> bytes = l1_bytes(*wanted);
   BH_IO_TRY(co_await file().write_bytes(header_.l1_offset, bytes));
   if (snapshot.disk_size != size()) {
