@@ -207,7 +207,7 @@ class Checker {
     if (blocks_wrong_) {
       BH_IO_TRY(co_await rebuild());
     } else {
-      for (const u64 cluster : wrong_) BH_IO_TRY(co_await set(cluster, references_.get(cluster)));
+      for (const u64 cluster : wrong_) BH_IO_TRY(co_await image_.refcounts_.set(cluster, references_.get(cluster)));
       BH_IO_TRY(co_await image_.refcounts_.write_all());
     }
     BH_IO_TRY(co_await image_.sync());
@@ -225,15 +225,6 @@ class Checker {
     image_.header_.incompatible &= ~u64{spec::kDirty | spec::kCorrupt};
     BH_IO_TRY(co_await image_.write_header());
     co_return co_await image_.sync();
-  }
-
-  Task<IoStatus> set(u64 cluster, u64 wanted) {
-    while (true) {
-      const auto count = co_await image_.refcounts_.get(cluster);
-      if (!count) co_return count.error();
-      if (*count == wanted) co_return IoStatus::kOk;
-      BH_IO_TRY(co_await image_.refcounts_.add(cluster, 1, *count < wanted ? +1 : -1));
-    }
   }
 
   // All refcount structures anew, behind everything that is used.

@@ -189,6 +189,17 @@ Task<IoStatus> Refcounts::add(u64 cluster, u64 count, int delta) {
   co_return IoStatus::kOk;
 }
 
+Task<IoStatus> Refcounts::set(u64 cluster, u64 count) {
+  if (count > max_count()) co_return IoStatus::kCorrupt;
+  auto found = co_await block(cluster / counts_per_block(), true);
+  if (!found) co_return found.error();
+  const u64 index = cluster % counts_per_block();
+  set_count((*found)->bytes(), order(), index, count);
+  (*found)->mark((index << order()) / 8, std::max<u64>((u64{1} << order()) / 8, 1));
+  if (count == 0) hint_ = std::min(hint_, cluster);
+  co_return IoStatus::kOk;
+}
+
 // From `from` on, the first free cluster into *begin, and how many free ones from there, at most `most`.
 Task<IoResult<u64>> Refcounts::free_run(u64 from, u64 most, u64* begin) {
   const u64 per_block = counts_per_block();

@@ -38,6 +38,8 @@ class Refcounts final : public TableOwner {
   Task<IoResult<u64>> get(u64 cluster);  // past the table's end: 0
   // Adds 1 or takes 1 away from each. Errors: kCorrupt where that cannot be: nothing of it, or the first part, is done.
   Task<IoStatus> add(u64 cluster, u64 count, int delta);
+  // For repair. Errors: kCorrupt where so much cannot be counted.
+  Task<IoStatus> set(u64 cluster, u64 count);
   // The first free run of at most `clusters`, at least one, now counted once each. With `exact`, all in one run.
   Task<IoResult<Run>> allocate(u64 clusters, bool exact);
   Task<IoStatus> write_all();
