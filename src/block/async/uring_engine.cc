@@ -1,6 +1,7 @@
 // The engine on io_uring. Calls that io_uring cannot do without blocking us go to helper threads.
 #include <liburing.h>
 
+#include <algorithm>
 #include <atomic>
 #include <optional>
 #include <utility>
@@ -13,6 +14,9 @@ namespace {
 
 constexpr unsigned kEntries = 256;
 constexpr unsigned kSubmitAtOnce = 4;
+// With many in flight we wait a moment for several, so as not to wake up for each. Needs Linux 6.12.
+constexpr unsigned kManyInFlight = 8, kMostAtOnce = 8, kMomentMicroseconds = 60;
+constexpr unsigned kFeatureMinimumWait = 1u << 15;  // IORING_FEAT_MIN_TIMEOUT
 
 class UringEngine final : public IoEngine {
  public:
@@ -40,6 +44,7 @@ class UringEngine final : public IoEngine {
       return fail_errno("cannot use io_uring");
     }
     ready_ = true;
+    gathers_ = (ring_.features & kFeatureMinimumWait) != 0;
     wake_fd_ = wake_fd;
     helpers_.emplace(count_, wake_fd);
     ::io_uring_register_ring_fd(&ring_);  // saves a look-up a call; does not matter if it fails
@@ -52,6 +57,7 @@ class UringEngine final : public IoEngine {
     io_uring_sqe& sqe = next_entry();
     prepare(sqe, op);
     ::io_uring_sqe_set_data(&sqe, &op);
+    ++in_flight_;
     // Some at a time, so that a host device that does one thing after another is not idle while we collect the next.
     if (::io_uring_sq_ready(&ring_) >= kSubmitAtOnce) ::io_uring_submit(&ring_);
   }
@@ -64,6 +70,7 @@ class UringEngine final : public IoEngine {
   }
 
   void wait(Nanoseconds timeout) override {
+    if (gathers_ && in_flight_ >= kManyInFlight) return gather(timeout);
     io_uring_cqe* first;
     if (timeout == ~Nanoseconds{0}) {
       ::io_uring_submit_and_wait(&ring_, 1);
@@ -76,6 +83,21 @@ class UringEngine final : public IoEngine {
   }
 
  private:
+  void gather(Nanoseconds timeout) {
+    if (::io_uring_sq_ready(&ring_) != 0) ::io_uring_submit(&ring_);
+    __kernel_timespec limit{static_cast<long long>(timeout / 1'000'000'000),
+                            static_cast<long long>(timeout % 1'000'000'000)};
+    io_uring_getevents_arg arg{};
+    arg.pad = kMomentMicroseconds;  // min_wait_usec in later headers
+    if (timeout != ~Nanoseconds{0}) arg.ts = reinterpret_cast<u64>(&limit);
+    const bool registered = ring_.enter_ring_fd != ring_.ring_fd;
+    const unsigned flags =
+        IORING_ENTER_GETEVENTS | IORING_ENTER_EXT_ARG | (registered ? IORING_ENTER_REGISTERED_RING : 0u);
+    ::io_uring_enter2(static_cast<unsigned>(ring_.enter_ring_fd), 0, std::min(in_flight_ / 4, kMostAtOnce), flags,
+                      reinterpret_cast<sigset_t*>(&arg), sizeof arg);
+    reap();
+  }
+
   io_uring_sqe& next_entry() {
     io_uring_sqe* sqe;
     while ((sqe = ::io_uring_get_sqe(&ring_)) == nullptr) ::io_uring_submit(&ring_);
@@ -130,10 +152,12 @@ class UringEngine final : public IoEngine {
     io_uring_cqe* cqe;
     io_uring_for_each_cqe(&ring_, head, cqe) {
       ++count;
-      if (auto* const op = static_cast<IoOp*>(::io_uring_cqe_get_data(cqe)))
+      if (auto* const op = static_cast<IoOp*>(::io_uring_cqe_get_data(cqe))) {
+        --in_flight_;
         complete(*op, cqe->res);
-      else
+      } else {
         woken = true;
+      }
     }
     ::io_uring_cq_advance(&ring_, count);
     if (!woken) return;
@@ -143,7 +167,8 @@ class UringEngine final : public IoEngine {
 
   const unsigned count_;
   io_uring ring_{};
-  bool ready_ = false;
+  bool ready_ = false, gathers_ = false;
+  unsigned in_flight_ = 0;  // but for the wake-up
   int wake_fd_ = -1;
   u64 wake_count_ = 0;
   std::optional<Helpers> helpers_;

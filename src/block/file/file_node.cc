@@ -34,7 +34,12 @@ Task<IoStatus> FileNode::transfer(IoOp::Kind kind, u64 offset, Buffers data, u64
     const BufferSlice rest{data, whole ? 0 : done, whole ? 0 : length - done};
     op.buffers = whole ? data : rest.get().first(std::min(rest.get().size(), IoOp::kMaxPieces));
     op.offset = offset + done;
-    const i64 moved = co_await executor().io(op);
+    i64 moved;
+    if (may_write_at_once(op, length))
+      moved = write_at_once(op);
+    else
+      moved = co_await executor().io(op);
+    if (moved == -EAGAIN) moved = co_await executor().io(op);
     if (moved < 0)
       co_return failed(kind == IoOp::Kind::kRead ? "reading" : "writing", op.offset, static_cast<int>(-moved));
     if (moved == 0) {
@@ -55,6 +60,37 @@ Task<IoStatus> FileNode::transfer(IoOp::Kind kind, u64 offset, Buffers data, u64
     }
   }
   co_return IoStatus::kOk;
+}
+
+namespace {
+constexpr u64 kMostAtOnce = 64_KiB;
+constexpr Nanoseconds kLong = 8'000'000, kFirstPause = 20'000'000, kLongestPause = 2'000'000'000;
+}  // namespace
+
+bool FileNode::may_write_at_once(const IoOp& op, u64 length) {
+  return at_once_ != AtOnce::kNever && op.kind == IoOp::Kind::kWrite && op.flags == 0 && length <= kMostAtOnce &&
+         !options_.direct && !is_device_ && (not_before_ == 0 || executor().now() >= not_before_);
+}
+
+i64 FileNode::write_at_once(const IoOp& op) {
+  // A file system that can say "not now" lets io_uring try by itself, and better.
+  const int flags = at_once_ == AtOnce::kUnknown ? RWF_NOWAIT : 0;
+  const Nanoseconds begin = executor().now();
+  i64 result = ::pwritev2(fd_.get(), iovecs_of(op.buffers), static_cast<int>(op.buffers.size()),
+                          static_cast<off_t>(op.offset), flags);
+  if (result < 0) result = -errno;
+  if (at_once_ == AtOnce::kUnknown) {
+    at_once_ = result == -EOPNOTSUPP ? AtOnce::kYes : AtOnce::kNever;
+    return result == -EOPNOTSUPP ? -EAGAIN : result;
+  }
+  const Nanoseconds now = executor().now();
+  if (now - begin < kLong) {
+    not_before_ = pause_ = 0;
+  } else {
+    pause_ = std::clamp(pause_ * 2, kFirstPause, kLongestPause);
+    not_before_ = now + pause_;
+  }
+  return result == -EINTR ? -EAGAIN : result;
 }
 
 Task<IoStatus> FileNode::do_flush() {

@@ -49,6 +49,8 @@ class FileNode final : public Node {
   FileNode(Executor& executor, FileOptions options, UniqueFd fd, u64 size, bool is_device);
   Task<IoStatus> transfer(IoOp::Kind kind, u64 offset, Buffers data, u64 length, int flags);
   Task<i64> allocate(int mode, u64 offset, u64 length);
+  bool may_write_at_once(const IoOp& op, u64 length);
+  i64 write_at_once(const IoOp& op);
   IoStatus failed(std::string_view what, u64 offset, int error);
   void grown(u64 end) {
     if (end > size()) set_size(end);
@@ -60,6 +62,10 @@ class FileNode final : public Node {
   NodeLimits limits_;
   std::atomic<bool> can_punch_{true};  // until the host says otherwise
   bool can_zero_range_ = true;
+  // Writes into the host's page cache are done by us where the file system has io_uring hand them to a worker: a copy
+  // costs less than that. While they take long (the host throttles writers) they are not.
+  enum class AtOnce : u8 { kUnknown, kYes, kNever } at_once_ = AtOnce::kUnknown;
+  Nanoseconds not_before_ = 0, pause_ = 0;
 };
 
 }  // namespace bulkhead::block
