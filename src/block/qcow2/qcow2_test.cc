@@ -101,7 +101,8 @@ TEST(Qcow2Header, WhatCannotBeIsRefused) {
   EXPECT_THAT(refusal<u32>(at::kRefcountOrder, 7), HasSubstr("2^7"));
   EXPECT_THAT(refusal<u32>(at::kHeaderLength, 96), HasSubstr("header"));
   EXPECT_THAT(refusal<u32>(at::kHeaderLength, ~u32{7}), HasSubstr("header"));
-  EXPECT_THAT(refusal<u32>(at::kCryptMethod, 1), HasSubstr("encrypted"));
+  EXPECT_THAT(refusal<u32>(at::kCryptMethod, 3), HasSubstr("encrypted"));
+  EXPECT_THAT(refusal<u32>(at::kCryptMethod, 2), HasSubstr("LUKS header"));
   EXPECT_THAT(refusal<u8>(at::kCompression, 1), HasSubstr("compression"));
   EXPECT_THAT(refusal<u64>(at::kBackingOffset, ~u64{0}), HasSubstr("backing"));
 }
