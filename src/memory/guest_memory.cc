@@ -9,6 +9,7 @@
 
 #include "base/bits.h"
 #include "memory/extra_pages.h"
+#include "memory/large_pages.h"
 
 namespace bulkhead {
 
@@ -36,8 +37,7 @@ Result<GuestMemory> GuestMemory::create(std::vector<RamRange> ranges, u64 extra_
   const u64 mapped = total + extra_pages * kPageSize;
   if (::ftruncate(memory.fd_.get(), static_cast<off_t>(mapped)) != 0)
     return fail_errno("cannot size guest memory to {} bytes", mapped);
-  void* const mapping =
-      ::mmap(nullptr, mapped, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, memory.fd_.get(), 0);
+  void* const mapping = map_for_large_pages(memory.fd_.get(), mapped);
   if (mapping == MAP_FAILED) return fail_errno("cannot map {} bytes of guest memory", mapped);
   ::madvise(mapping, mapped, MADV_DONTDUMP);
   if (extra_pages != 0) memory.extra_ = std::make_unique<Extra>(extra_pages);

@@ -75,6 +75,12 @@ class GuestMemory {
   u64 pages() const { return size_ / kPageSize + extra_pages(); }
   std::optional<u64> page_number(Gpa at) const;
 
+  // From now on large pages of the host's are wanted, for they make nested paging cheap. Before any vCPU runs.
+  void want_large_pages();
+  // The guest will soon use much of this: where large pages are wanted, its whole 2 MiB pieces get them now, and become
+  // resident. What is not RAM, and a host that has none, is passed over. What is there stays as it is.
+  void expect_use(Gpa at, u64 length) const;
+
   // Gives whole pages of RAM back to the host; they read as zero and come back when written.
   void discard(Gpa at, u64 length);
 
@@ -115,6 +121,7 @@ class GuestMemory {
   std::shared_ptr<void> mapping_;  // unmapped when the last that sees it goes
   std::byte* base_ = nullptr;      // where it begins
   WriteObserver* observer_ = nullptr;
+  bool large_pages_ = false;
   u64 size_ = 0;
   std::vector<RamRange> ranges_;
   std::unique_ptr<Extra> extra_;  // where there are extra pages

@@ -149,5 +149,24 @@ TEST_F(Extra, DiscardedRamReadsAsZero) {
   EXPECT_EQ(memory.load<u64>(Gpa{8192}), 2u);
 }
 
+TEST(GuestMemory, LargePagesChangeNothingThatIsThere) {
+  auto memory = GuestMemory::create({{{0}, 5_MiB}, {{8_MiB}, 1_MiB}}, 1);
+  ASSERT_TRUE(memory);
+  EXPECT_EQ(reinterpret_cast<u64>(memory->host({0}, 1)) % 2_MiB, 0u) << "the host can back it by large pages";
+  ASSERT_TRUE(memory->store({2_MiB + 4_KiB}, u64{5}));
+  ASSERT_TRUE(memory->place_extra(0, Gpa{2_MiB}));
+  ASSERT_TRUE(memory->store({2_MiB}, u64{6}));
+  memory->want_large_pages();
+  memory->expect_use({1_MiB}, 16_MiB);  // also what is no RAM, and beyond the end
+  memory->expect_use({~u64{0} - 4_KiB}, 4_KiB);
+  memory->expect_use({0}, 0);
+  EXPECT_EQ(memory->load<u64>({2_MiB + 4_KiB}), 5u);
+  EXPECT_EQ(memory->load<u64>({2_MiB}), 6u);
+  EXPECT_EQ(memory->load<u64>({4_MiB}), 0u);
+  memory->remove_extra(0);
+  EXPECT_EQ(memory->load<u64>({2_MiB}), 0u);
+  EXPECT_EQ(memory->load<u64>({2_MiB + 4_KiB}), 5u);
+}
+
 }  // namespace
 }  // namespace bulkhead

@@ -9,6 +9,7 @@
 namespace bulkhead::engine::kvm {
 
 Result<void> MemorySlots::install() {
+  memory_.want_large_pages();
   {
     Lock lock{mutex_};
     for (const RamRange& range : memory_.ranges())

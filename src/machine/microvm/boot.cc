@@ -58,15 +58,24 @@ Result<void> write_firmware(const MicrovmConfig& config, const std::vector<Virti
 }
 
 // Linux on a CPU model that does not tell the TSC's rate measures it against the PIT. When the host takes our thread
-// away at the wrong moment it gets that wrong by an order of magnitude, and its clock with it; so it is told, unless
-// the user tells it.
-std::string command_line(const MicrovmConfig& config, const abi::Kernel& kernel) {
-  const std::string& line = config.command_line;
-  if (!kernel.setup || line.find("tsc_early_khz=") != std::string::npos) return line;
+// away at the wrong moment it gets that wrong by an order of magnitude, and its clock with it; so it is told.
+std::string clock_words(const MicrovmConfig& config) {
   const auto model = engine::make_cpu_model(config.cpu_model, config.vcpus);
-  if (!model || model->lookup(0x15, 0).ebx != 0) return line;
-  std::string told = fmt::format("{}{}tsc_early_khz={}", line, line.empty() ? "" : " ", model->tsc_hz / 1000);
-  return told.size() <= kernel.command_line_limit() ? told : line;
+  if (!model || model->lookup(0x15, 0).ebx != 0) return {};
+  return fmt::format("tsc_early_khz={}", model->tsc_hz / 1000);
+}
+
+// What Linux would otherwise find out slowly or badly, unless the user tells it: the rate of the TSC, and that there is
+// no PCI, which it looks for with hundreds of port accesses.
+std::string command_line(const MicrovmConfig& config, const abi::Kernel& kernel) {
+  std::string line = config.command_line;
+  if (!kernel.setup) return line;
+  for (const std::string& word : {clock_words(config), std::string{"pci=off"}}) {
+    if (line.find(word.substr(0, word.find('=') + 1)) != std::string::npos) continue;
+    const std::string told = line.empty() ? word : line + " " + word;
+    if (told.size() <= kernel.command_line_limit()) line = told;
+  }
+  return line;
 }
 
 // Multiboot modules follow the kernel, where small kernels that map little can reach them.
@@ -95,6 +104,17 @@ Result<void> load_others(const MicrovmConfig& config, const abi::Kernel& kernel,
   BH_ASSIGN(info.initrd, abi::load_high("initrd", config.initrd_path, memory, kernel, kernel.initrd_limit()));
   return {};
 }
+
+// What a kernel uses before it is up: its image and what follows, and the top of memory, from where it allocates at
+// first and where its initrd lies. A small guest gets less, for what it does not use after all is resident, too.
+void expect_boot(const GuestMemory& memory) {
+  constexpr Gpa kImage{16_MiB};
+  memory.expect_use(kImage, std::min(96_MiB, memory.size() / 4));
+  const u64 top = std::min(24_MiB, memory.size() / 16);
+  for (const RamRange& range : memory.ranges())
+    memory.expect_use(range.start + range.size - std::min(top, range.size), top);
+}
+
 // The kernel's own instructions, where the engine does not see them.
 void replace_hypercalls(const abi::Kernel& kernel, std::span<const u8> hypercall, const GuestMemory& memory) {
   const u64 size = kernel.loaded.end() - kernel.loaded.start;
@@ -105,6 +125,7 @@ void replace_hypercalls(const abi::Kernel& kernel, std::span<const u8> hypercall
 
 Result<std::string> prepare_boot(const MicrovmConfig& config, const std::vector<VirtioMmioWindow>& virtio,
                                  const GuestMemory& memory, std::span<const u8> hypercall, engine::VcpuState& state) {
+  expect_boot(memory);
   BH_ASSIGN(const abi::Kernel kernel, abi::load_kernel(config.kernel_path, memory, wanted(config.protocol)));
   if (config.abi == Abi::kXen && !abi::xen::is_common_hypercall(hypercall))
     replace_hypercalls(kernel, hypercall, memory);
