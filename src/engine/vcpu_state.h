@@ -56,6 +56,7 @@ struct VcpuState {
   bool nmi_blocked = false;
   bool interrupt_shadow = false;  // after STI or MOV SS
   MpState mp_state = MpState::kRunnable;
+  u64 paravirt_clock_ns = 0;  // what KVM's own guest ABI shows as time since the start, where vCPU 0 has it; 0: nothing
 };
 
 inline constexpr u16 kSegmentUnusable = 1u << 12;

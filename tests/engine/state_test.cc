@@ -71,6 +71,36 @@ TEST_P(Conformance, StateBeforeCompletionIsTheOneBeforeTheInstruction) {
   EXPECT_EQ(guest.vcpu().state().gpr[0], 0xaau);
 }
 
+u64 tsc_of(const VcpuState& state) {
+  for (const MsrValue& msr : state.msrs)
+    if (msr.index == 0x10) return msr.value;
+  return 0;
+}
+
+// KVM takes a TSC within a second of its own for an attempt to synchronise, and changes nothing.
+TEST_P(Conformance, ATscIsThereAsWritten) {
+  BH_NEEDS(Need::kEveryInstruction);  // without hardware, KVM shows guests the host's own TSC
+  BH_CONFORMANCE_GUEST(guest, 2);
+  VcpuState state = guest.vcpu(0).state();
+  ASSERT_NE(tsc_of(state), 0u);
+  const u64 wanted = tsc_of(state) + make_cpu_model("host", 2)->tsc_hz * 3 / 4;
+  for (MsrValue& msr : state.msrs)
+    if (msr.index == 0x10) msr.value = wanted;
+  ASSERT_TRUE(guest.vcpu(0).set_state(state));
+  EXPECT_GE(tsc_of(guest.vcpu(0).state()), wanted);
+}
+
+TEST_P(Conformance, TheClockOfTheGuestAbiMoves) {
+  if (GetParam().make()->probe().kind != EngineKind::kKvm) GTEST_SKIP() << GetParam().name << ": has no such ABI";
+  BH_CONFORMANCE_GUEST(first, 1, ParavirtAbi::kKvm);
+  VcpuState state = first.vcpu().state();
+  constexpr u64 kLater = 1'000'000'000'000;
+  state.paravirt_clock_ns += kLater;
+  BH_CONFORMANCE_GUEST(second, 1, ParavirtAbi::kKvm);
+  ASSERT_TRUE(second.vcpu().set_state(state));
+  EXPECT_GE(second.vcpu().state().paravirt_clock_ns, kLater);
+}
+
 TEST_P(Conformance, OtherVcpusWaitForSipi) {
   BH_CONFORMANCE_GUEST(guest, 2);
   EXPECT_EQ(guest.vcpu(0).state().mp_state, MpState::kRunnable);

@@ -169,18 +169,15 @@ void DbtVcpu::load_registers(const VcpuState& state) {
 }
 
 // A clock that was read by state() and comes back unchanged goes on: it has not stood still meanwhile. One that is set
-// to within a second of another vCPU's is meant to agree with that, or a guest would see its clocks apart by what
-// passed between two calls.
+// to within a second of vCPU 0's is meant to agree with that, or a guest would see its clocks apart by what passed
+// between two calls. vCPU 0 itself leads: the others may not have been written yet.
 void DbtVcpu::load_tsc(u64 value) {
   if (value == shown_tsc_) return;
   u64& offset = cpu_.s.tsc_offset;
   offset = value - (cpu_.read_tsc() - offset);
   const u64 second = cpu_.shared.features.tsc_hz;
-  for (const auto& other : cpu_.shared.cpus)
-    if (other.get() != &cpu_ && offset - other->s.tsc_offset + second < 2 * second) {
-      offset = other->s.tsc_offset;
-      return;
-    }
+  const Cpu& lead = *cpu_.shared.cpus.front();
+  if (&lead != &cpu_ && offset - lead.s.tsc_offset + second < 2 * second) offset = lead.s.tsc_offset;
 }
 
 Result<void> DbtVcpu::load_lapic(const VcpuState& state) {

@@ -1,5 +1,7 @@
 #include "engine/kvm/cpuid.h"
 
+#include <cpuid.h>
+
 #include <algorithm>
 
 #include "base/bits.h"
@@ -36,6 +38,10 @@ constexpr FeatureWord kWords[] = {
     {0x80000021, 0, &CpuidLeaf::ecx, 'c', 0},
 };
 
+// Features of KVM's ABI that a guest uses by hypercall: kicks, IPIs, yielding.
+constexpr u32 kByHypercall = 1u << 7 | 1u << 11 | 1u << 13;
+constexpr u32 kAmd = 0x68747541, kHygon = 0x6f677948;  // "Auth", "Hygo"
+
 constexpr bool has_subleaves(u32 leaf) {
   return leaf == 4 || leaf == 7 || leaf == 0xb || leaf == 0xd || leaf == 0x8000001d;
 }
@@ -65,6 +71,14 @@ Result<void> check_promise(const CpuModel& model, const FeatureWord& word, u32 l
 
 }  // namespace
 
+bool calls_by_vmcall(u32 vendor_ebx) { return vendor_ebx != kAmd && vendor_ebx != kHygon; }
+
+bool host_calls_by_vmcall() {
+  unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
+  __cpuid(0, eax, ebx, ecx, edx);
+  return calls_by_vmcall(ebx);
+}
+
 Result<CpuModel> cut_to_kvm(CpuModel model, const KvmHost& host, ParavirtAbi abi) {
   const std::vector<CpuidLeaf> supported = host.supported_cpuid();
   if (supported.empty()) return fail("this host's KVM does not tell what CPUID its guests may have");
@@ -77,7 +91,10 @@ Result<CpuModel> cut_to_kvm(CpuModel model, const KvmHost& host, ParavirtAbi abi
     }
   if (abi == ParavirtAbi::kKvm)
     for (CpuidLeaf& entry : model.leaves)
-      if (entry.leaf == kKvmFeatures) entry.eax &= find(supported, kKvmFeatures, 0).eax;
+      if (entry.leaf == kKvmFeatures) {
+        entry.eax &= find(supported, kKvmFeatures, 0).eax;
+        if (calls_by_vmcall(model.lookup(0, 0).ebx) != host_calls_by_vmcall()) entry.eax &= ~kByHypercall;
+      }
   const CpuidLeaf xsave = find(supported, 0xd, 0);
   if (!model.has(1, 0, 'c', 26)) model.xcr0_mask = 3;
   const u64 lost = model.xcr0_mask & ~(xsave.eax | u64{xsave.edx} << 32);

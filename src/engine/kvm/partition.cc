@@ -1,6 +1,5 @@
 #include "engine/kvm/partition.h"
 
-#include <cpuid.h>
 #include <pthread.h>
 #include <signal.h>
 #include <x86intrin.h>
@@ -55,7 +54,8 @@ Result<void> KvmPartition::set_up(const PartitionConfig& config, const KvmOption
   BH_TRY(enable(KVM_CAP_SPLIT_IRQCHIP, Routes::kPins, "a split interrupt controller"));
   BH_TRY(enable(KVM_CAP_X86_USER_SPACE_MSR, KVM_MSR_EXIT_REASON_UNKNOWN | KVM_MSR_EXIT_REASON_FILTER,
                 "MSRs in user space"));
-  BH_TRY(filter_msrs(config.abi == ParavirtAbi::kKvm));
+  vm_.kvm_abi = config.abi == ParavirtAbi::kKvm;
+  BH_TRY(filter_msrs(vm_.kvm_abi));
   if (config.abi == ParavirtAbi::kXen) BH_TRY(set_up_xen(config, options.xen));
   if (options.dirty == KvmOptions::Dirty::kRing) BH_TRY(set_up_rings());
   BH_TRY(slots_.install());
@@ -137,6 +137,13 @@ Result<void> KvmPartition::set_up_xen(const PartitionConfig&, KvmOptions::Xen wa
   if (wanted == KvmOptions::Xen::kOn && !able)
     return fail("engine option kvm.xen is on, but this host's KVM cannot intercept Xen's hypercalls; leave it out");
   vm_.hypercalls = HypercallWay::kPort;
+  const bool foreign = calls_by_vmcall(vm_.model.lookup(0, 0).ebx) != host_calls_by_vmcall();
+  if (foreign && wanted == KvmOptions::Xen::kOn)
+    return fail(
+        "engine option kvm.xen is on, but guests of the CPU model '{}' use the hypercall instruction of another "
+        "vendor than this host's; leave it out",
+        vm_.model.name);
+  if (foreign) return {};
   if (!able || wanted == KvmOptions::Xen::kOff) return {};
   kvm_xen_hvm_config xen{};
   xen.flags = KVM_XEN_HVM_CONFIG_INTERCEPT_HCALL;
@@ -147,13 +154,9 @@ Result<void> KvmPartition::set_up_xen(const PartitionConfig&, KvmOptions::Xen wa
   return {};
 }
 
-// The instruction that KVM intercepts is the host's, whatever the CPU model says.
 std::vector<u8> KvmPartition::hypercall_code() const {
   if (vm_.hypercalls == HypercallWay::kPort) return {0xe7, static_cast<u8>(kHypercallPort)};  // out kHypercallPort, eax
-  unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
-  __cpuid(0, eax, ebx, ecx, edx);
-  const bool intel = ebx == signature_INTEL_ebx;
-  return {0x0f, 0x01, static_cast<u8>(intel ? 0xc1 : 0xd9)};
+  return {0x0f, 0x01, static_cast<u8>(host_calls_by_vmcall() ? 0xc1 : 0xd9)};
 }
 
 Vcpu& KvmPartition::vcpu(unsigned index) {

@@ -74,6 +74,8 @@ class KvmVcpu final : public Vcpu {
   Result<void> set_vector_state(const VcpuState& state);
   Result<void> set_msrs(const VcpuState& state);
   Result<void> set_msr(u32 index, u64 value);
+  bool set_tsc(u64 value);
+  Result<void> set_clock(const VcpuState& state);
   Result<void> set_lapic(const VcpuState& state);
   void expect_eois(const VcpuState& state);
   Result<void> set_events(const VcpuState& state);
@@ -95,8 +97,8 @@ class KvmVcpu final : public Vcpu {
   kvm_dirty_gfn* ring_ = nullptr;
   u64 ring_next_ = 0;
   std::optional<kvm_sregs> special_;
-  u64 shown_tsc_ = 0;
-  std::optional<u8> given_;  // the 8259's vector that KVM has and the vCPU may not: KVM shows it to nobody
+  u64 shown_tsc_ = 0, shown_clock_ = 0;  // as state() has told last
+  std::optional<u8> given_;              // the 8259's vector that KVM has and the vCPU may not: KVM shows it to nobody
 
   std::atomic<bool> kicked_{false}, check_halt_{false}, direct_waits_{false};
   std::atomic<int> direct_{-1};

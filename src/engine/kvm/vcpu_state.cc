@@ -1,4 +1,6 @@
 // The vCPU's whole state to and from the engine-neutral form.
+#include <x86intrin.h>
+
 #include <algorithm>
 #include <cstring>
 
@@ -126,6 +128,11 @@ Result<void> KvmVcpu::get_all(VcpuState& out) {
     out.pending_interrupt = static_cast<u8>(direct);
   if (given_ && !out.pending_interrupt) out.pending_interrupt = given_;
   out.mp_state = from_kvm(mp.mp_state);
+  if (index_ == 0 && vm_.kvm_abi) {
+    kvm_clock_data clock{};
+    if (kvm_ioctl(vm_.fd.get(), KVM_GET_CLOCK, &clock) != 0) return fail_errno("KVM refuses to tell the guest's clock");
+    out.paravirt_clock_ns = shown_clock_ = clock.clock;
+  }
   return get_msrs(out.msrs);
 }
 
@@ -183,11 +190,12 @@ Result<void> KvmVcpu::set_state(const VcpuState& state) {
   BH_TRY(set_special_registers(state));
   BH_TRY(set_registers(state));
   BH_TRY(set_vector_state(state));
+  BH_TRY(set_clock(state));
   BH_TRY(set_msrs(state));
   BH_TRY(set_lapic(state));
   BH_TRY(set_events(state));
   look_halted_ = state.mp_state == MpState::kHalted;
-  learn_tsc_offset();
+  if (index_ == 0) learn_tsc_offset();
   return {};
 }
 
@@ -239,6 +247,34 @@ Result<void> KvmVcpu::set_msr(u32 index, u64 value) {
   return fail("vCPU state: MSR {:#x} cannot be set to {:#x} on KVM with this CPU model", index, value);
 }
 
+// The clock is the guest's, not a vCPU's: vCPU 0 brings it. One that goes on where it is is not set back.
+Result<void> KvmVcpu::set_clock(const VcpuState& state) {
+  if (index_ != 0 || !vm_.kvm_abi || state.paravirt_clock_ns == 0) return {};
+  kvm_clock_data clock{};
+  if (kvm_ioctl(vm_.fd.get(), KVM_GET_CLOCK, &clock) == 0 && clock.clock >= state.paravirt_clock_ns &&
+      state.paravirt_clock_ns == shown_clock_)
+    return {};
+  clock = {};
+  clock.clock = state.paravirt_clock_ns;
+  if (kvm_ioctl(vm_.fd.get(), KVM_SET_CLOCK, &clock) == 0) return {};
+  return fail_errno("KVM refuses the guest's clock");
+}
+
+// By its distance from the host's: KVM takes a TSC that is written for one of vCPUs that are being synchronised when it
+// is within a second of what another reads, a fresh vCPU's for instance, and changes nothing then. vCPU 0 leads; one
+// that is near it follows exactly, whenever it was read and is written. False: this KVM cannot.
+bool KvmVcpu::set_tsc(u64 value) {
+  const u64 common = vm_.tsc_offset.load(std::memory_order_relaxed);
+  u64 offset = value - __rdtsc();
+  const u64 second = vm_.model.tsc_hz, ahead = offset - common;
+  if (index_ != 0 && (ahead < second || 0 - ahead < second)) offset = common;
+  kvm_device_attr attribute{};
+  attribute.group = KVM_VCPU_TSC_CTRL;
+  attribute.attr = KVM_VCPU_TSC_OFFSET;
+  attribute.addr = reinterpret_cast<u64>(&offset);
+  return kvm_ioctl(fd_.get(), KVM_SET_DEVICE_ATTR, &attribute) == 0;
+}
+
 // A clock that was read by state() and comes back unchanged goes on. What reads the same already is not written: it may
 // be read-only.
 Result<void> KvmVcpu::set_msrs(const VcpuState& state) {
@@ -248,6 +284,7 @@ Result<void> KvmVcpu::set_msrs(const VcpuState& state) {
   for (const MsrValue& msr : state.msrs) {
     if (msr.index == kMsrApicBase || msr.index == kMsrTscDeadline) continue;  // with the LAPIC
     if (msr.index == kMsrTsc && msr.value == shown) continue;
+    if (msr.index == kMsrTsc && set_tsc(msr.value)) continue;
     const auto same = std::ranges::find(now, msr.index, &MsrValue::index);
     if (same != now.end() && same->value == msr.value) continue;
     BH_TRY(set_msr(msr.index, msr.value));

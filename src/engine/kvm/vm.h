@@ -23,6 +23,7 @@ struct Vm {
   const UniqueFd fd;
   const CpuModel model;  // cut down to what KVM gives
   GuestMemory& memory;
+  bool kvm_abi = false;  // the guest sees KVM's own
   HypercallWay hypercalls = HypercallWay::kNone;
   std::size_t xsave_bytes = 576;  // of the standard-format area, by the model
   std::vector<u32> msrs;          // of a vCPU's state, ascending
