@@ -40,13 +40,17 @@ void add_common(CLI::App& app, Raw& raw) {
   app.add_option("--initrd", raw.machine.initrd, "initrd, a file");
   app.add_option("--append", raw.machine.append, "kernel command line (run: added to ours)");
   app.add_option("--disk", raw.disks,
-                 "a disk image, FILE or FILE,OPTION,... (ro, cache=none, iops=500, ...); may be repeated");
+                 "a disk image, FILE or FILE,OPTION,... (ro, cache=none, iops=500, ...); may be repeated")
+      ->allow_extra_args(false);
   app.add_option(
-      "--net", raw.networks,
-      "a network: none, user, tap=NAME, bridge=NAME or socket=PATH, with ,OPTION=... behind; may be repeated");
-  app.add_option("-p,--publish", raw.ports, "[ADDRESS:]HOST:GUEST[/udp]: a port of this host's for one of the zone's");
+         "--net", raw.networks,
+         "a network: none, user, tap=NAME, bridge=NAME or socket=PATH, with ,OPTION=... behind; may be repeated")
+      ->allow_extra_args(false);
+  app.add_option("-p,--publish", raw.ports, "[ADDRESS:]HOST:GUEST[/udp]: a port of this host's for one of the zone's")
+      ->allow_extra_args(false);
   app.add_option("--name", raw.machine.name, "the zone's name")->capture_default_str();
-  app.add_option("--engine-option", raw.engine_options, "NAME=VALUE for the engine, e.g. dbt.mode=interpreter");
+  app.add_option("--engine-option", raw.engine_options, "NAME=VALUE for the engine, e.g. dbt.mode=interpreter")
+      ->allow_extra_args(false);
   app.add_option("--report", raw.common.report_path, "write what the zone did to this file, as JSON");
   app.add_flag("--json", raw.common.json, "the same as one line on stderr at the end");
 }
@@ -59,7 +63,8 @@ void add_run(CLI::App& app, Raw& raw) {
   app.add_flag("-t,--tty", raw.run.terminal, "a terminal for the command");
   app.add_option("--writable", raw.run.rootfs.writable,
                  "a raw image as writable root; made from ROOTFS if it is not there");
-  app.add_option("--env", raw.environment, "NAME=VALUE, or NAME to pass ours on; may be repeated");
+  app.add_option("--env", raw.environment, "NAME=VALUE, or NAME to pass ours on; may be repeated")
+      ->allow_extra_args(false);
   app.add_option("--workdir", raw.run.directory, "the command's working directory")->capture_default_str();
   app.add_option("--boot-timeout", raw.run.boot_timeout_s, "seconds until the agent must be up")->capture_default_str();
 }
@@ -68,7 +73,8 @@ void add_boot(CLI::App& app, Raw& raw) {
   app.footer("Usage in full: bulkhead boot --kernel FILE [OPTIONS]");
   add_common(app, raw);
   app.add_option("--kernel", raw.machine.kernel, "a file, or a release from `bulkhead kernel list`");
-  app.add_option("--module", raw.boot.modules, "a Multiboot module, \"FILE [ARGUMENTS]\"; may be repeated");
+  app.add_option("--module", raw.boot.modules, "a Multiboot module, \"FILE [ARGUMENTS]\"; may be repeated")
+      ->allow_extra_args(false);
   app.add_flag("--no-reboot", raw.no_reboot, "a reset ends the zone with status 0");
   app.add_flag("--debugcon", raw.boot.debugcon, "a debug console at port 0xe9, on stdout");
   app.add_flag("--debug-exit", raw.boot.debug_exit, "a device at port 0xf4: writing v ends us with status 2*v+1");

@@ -21,6 +21,17 @@ std::string error(const Arguments& arguments) {
   return command ? "" : command.error().message;
 }
 
+TEST(Options, WhatMayBeRepeatedTakesOneWordEach) {
+  for (const Arguments& option :
+       {Arguments{"--disk", "a.img"}, Arguments{"--env", "A=b"}, Arguments{"--engine-option", "kvm.xen=on"},
+        Arguments{"--engine-option=kvm.xen=on"}}) {
+    Arguments words{"run"};
+    words.insert(words.end(), option.begin(), option.end());
+    words.insert(words.end(), {"./root", "--", "true"});
+    EXPECT_EQ(parse<RunCommand>(words).spec.rootfs.source, "./root") << option.front();
+  }
+}
+
 TEST(Options, RunInFull) {
   const RunCommand run = parse<RunCommand>({"run",       "-V",
                                             "pvh",       "--engine",
