@@ -15,6 +15,7 @@
 #include "engine/cpu_model.h"
 #include "engine/deprivileged.h"
 #include "engine/exit.h"
+#include "engine/interrupt_controller.h"
 #include "engine/registrations.h"
 #include "engine/vcpu_state.h"
 #include "memory/guest_memory.h"
@@ -83,6 +84,9 @@ struct PartitionConfig {
 class Partition : public MsiSink {
  public:
   virtual Vcpu& vcpu(unsigned index) = 0;  // index < config.vcpus; BSP is 0 and runnable, the others wait for SIPI
+  // Where the engine has IOAPIC and 8259s itself; nullptr: they are the machine's. Where it has, the 8259's pin below
+  // and the EOI handler have no meaning.
+  virtual InterruptController* interrupt_controller() { return nullptr; }
   // The 8259's INT pin, wired to LINT0 of the BSP. Any thread.
   virtual void set_extint(bool asserted) = 0;
   virtual void set_extint_source(ExtIntSource* source) = 0;  // before the first run()

@@ -11,6 +11,21 @@ namespace bulkhead::engine {
 
 class RoundTripPartition;
 
+// Controllers that stay while what they stand for changes.
+class RoundTripController final : public InterruptController {
+ public:
+  explicit RoundTripController(RoundTripPartition& partition) : partition_{partition} {}
+  void set_line(Gsi gsi, bool asserted) override;
+  Result<std::unique_ptr<LineRegistration>> line_by_event(Gsi, Trigger) override {
+    return fail("lines of a guest that moves are set one by one");
+  }
+  Result<InterruptControllerState> state() override;
+  Result<void> set_state(const InterruptControllerState& state) override;
+
+ private:
+  RoundTripPartition& partition_;
+};
+
 // A vCPU that stays while what it stands for changes.
 class RoundTripVcpu final : public Vcpu {
  public:
@@ -54,6 +69,13 @@ class RoundTripPartition final : public Partition {
   }
 
   Vcpu& vcpu(unsigned index) override { return *vcpus_[index]; }
+  InterruptController* interrupt_controller() override {
+    return real_->interrupt_controller() != nullptr ? &controller_ : nullptr;
+  }
+  void set_line(Gsi gsi, bool asserted) {
+    const std::shared_lock lock{real_mutex_};
+    real_->interrupt_controller()->set_line(gsi, asserted);
+  }
   void set_extint(bool asserted) override {
     const std::shared_lock lock{real_mutex_};
     extint_ = asserted;
@@ -124,6 +146,12 @@ class RoundTripPartition final : public Partition {
     const std::unique_lock lock{real_mutex_};
     std::vector<VcpuState> states;
     for (unsigned i = 0; i < config_.vcpus; ++i) states.push_back(real_->vcpu(i).state());
+    std::optional<InterruptControllerState> controllers;
+    if (auto* const controller = real_->interrupt_controller()) {
+      auto state = controller->state();
+      BH_ASSERT(state.has_value());
+      controllers = *state;
+    }
     real_.reset();
     auto fresh = engine_.real_.create(config_, memory_);
     BH_ASSERT(fresh.has_value());
@@ -135,6 +163,7 @@ class RoundTripPartition final : public Partition {
       if (!written) fmt::print(stderr, "round trip: {}\n", written.error().message);
       BH_ASSERT(written.has_value());
     }
+    if (controllers) BH_ASSERT(real_->interrupt_controller()->set_state(*controllers).has_value());
     real_->set_extint(extint_);
     engine_.moves_.fetch_add(1);
   }
@@ -143,6 +172,7 @@ class RoundTripPartition final : public Partition {
   const PartitionConfig config_;
   GuestMemory& memory_;
   std::vector<std::unique_ptr<RoundTripVcpu>> vcpus_;
+  RoundTripController controller_{*this};
   mutable std::shared_mutex real_mutex_;  // exclusively only while every vCPU is parked
   std::unique_ptr<Partition> real_;
   EmulatedRegistrations registrations_;
@@ -156,6 +186,14 @@ class RoundTripPartition final : public Partition {
   std::atomic<bool> wanted_{false};
   std::thread mover_;
 };
+
+void RoundTripController::set_line(Gsi gsi, bool asserted) { partition_.set_line(gsi, asserted); }
+Result<InterruptControllerState> RoundTripController::state() {
+  return partition_.real().interrupt_controller()->state();
+}
+Result<void> RoundTripController::set_state(const InterruptControllerState& state) {
+  return partition_.real().interrupt_controller()->set_state(state);
+}
 
 Vcpu& RoundTripVcpu::real() const { return partition_.real().vcpu(index_); }
 

@@ -13,8 +13,14 @@ Result<KvmOptions> parse(const PartitionConfig& config) {
       options.dirty = value == "ring" ? KvmOptions::Dirty::kRing : KvmOptions::Dirty::kLog;
       continue;
     }
+    if (name == "kvm.irqchip") {
+      if (value != "split" && value != "kernel")
+        return fail("engine option kvm.irqchip is '{}'; it is split or kernel", value);
+      options.irqchip = value == "kernel" ? KvmOptions::Irqchip::kKernel : KvmOptions::Irqchip::kSplit;
+      continue;
+    }
     if (name != "kvm.xen")
-      return fail("engine kvm does not know the option '{}'; it knows kvm.xen and kvm.dirty", name);
+      return fail("engine kvm does not know the option '{}'; it knows kvm.xen, kvm.irqchip and kvm.dirty", name);
     if (value == "auto")
       options.xen = KvmOptions::Xen::kAuto;
     else if (value == "on")

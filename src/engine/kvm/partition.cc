@@ -51,7 +51,7 @@ Result<void> KvmPartition::set_up(const PartitionConfig& config, const KvmOption
   u64 identity_map = kIdentityMap;
   if (kvm_ioctl(vm, KVM_SET_IDENTITY_MAP_ADDR, &identity_map) != 0 || kvm_ioctl(vm, KVM_SET_TSS_ADDR, kTaskState) != 0)
     return fail_errno("KVM refuses a place for its own pages");
-  BH_TRY(enable(KVM_CAP_SPLIT_IRQCHIP, Routes::kPins, "a split interrupt controller"));
+  BH_TRY(set_up_interrupts(options.irqchip));
   BH_TRY(enable(KVM_CAP_X86_USER_SPACE_MSR, KVM_MSR_EXIT_REASON_UNKNOWN | KVM_MSR_EXIT_REASON_FILTER,
                 "MSRs in user space"));
   vm_.kvm_abi = config.abi == ParavirtAbi::kKvm;
@@ -157,6 +157,14 @@ Result<void> KvmPartition::set_up_xen(const PartitionConfig&, KvmOptions::Xen wa
 std::vector<u8> KvmPartition::hypercall_code() const {
   if (vm_.hypercalls == HypercallWay::kPort) return {0xe7, static_cast<u8>(kHypercallPort)};  // out kHypercallPort, eax
   return {0x0f, 0x01, static_cast<u8>(host_calls_by_vmcall() ? 0xc1 : 0xd9)};
+}
+
+Result<void> KvmPartition::set_up_interrupts(KvmOptions::Irqchip wanted) {
+  if (wanted == KvmOptions::Irqchip::kSplit)
+    return enable(KVM_CAP_SPLIT_IRQCHIP, Routes::kPins, "a split interrupt controller");
+  BH_ASSIGN(chips_, KernelChips::create(vm_.fd.get()));
+  vm_.routes.lead_to_chips();
+  return {};
 }
 
 Vcpu& KvmPartition::vcpu(unsigned index) {

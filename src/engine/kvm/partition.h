@@ -5,6 +5,7 @@
 #include <thread>
 #include <vector>
 
+#include "engine/kvm/chips.h"
 #include "engine/kvm/slots.h"
 #include "engine/kvm/vcpu.h"
 
@@ -15,6 +16,8 @@ struct KvmOptions {
   Xen xen = Xen::kAuto;  // whether KVM itself intercepts Xen's hypercalls
   enum class Dirty : u8 { kLog, kRing };
   Dirty dirty = Dirty::kLog;  // how KVM tells which pages were written
+  enum class Irqchip : u8 { kSplit, kKernel };
+  Irqchip irqchip = Irqchip::kSplit;  // whose IOAPIC and 8259s
 };
 
 class KvmPartition final : public Partition {
@@ -25,6 +28,7 @@ class KvmPartition final : public Partition {
   ~KvmPartition() override;
 
   Vcpu& vcpu(unsigned index) override;
+  InterruptController* interrupt_controller() override { return chips_.get(); }
   void set_extint(bool asserted) override;
   void set_extint_source(ExtIntSource* source) override { vm_.extint_source = source; }
   void inject_nmi(unsigned vcpu) override;
@@ -48,12 +52,14 @@ class KvmPartition final : public Partition {
   Result<void> filter_msrs(bool kvm_abi);
   void look_after_halts();
 
+  Result<void> set_up_interrupts(KvmOptions::Irqchip wanted);
   Result<void> set_up_rings();
   void harvest();
 
   Vm vm_;
   MemorySlots slots_;
-  std::mutex ring_mutex_;  // rings are read by one thread at a time
+  std::unique_ptr<KernelChips> chips_;  // where they are KVM's
+  std::mutex ring_mutex_;               // rings are read by one thread at a time
   std::vector<std::unique_ptr<KvmVcpu>> vcpus_;
   std::mutex mutex_;
   std::condition_variable changed_;

@@ -14,6 +14,8 @@ class Routes {
  public:
   static constexpr u32 kPins = 24;  // what KVM_CAP_SPLIT_IRQCHIP is given
   explicit Routes(int vm) : vm_{vm} {}
+  // The pins are those of KVM's own controllers: nobody need hear of EOIs. Once, before all else.
+  void lead_to_chips();
   // Before KVM_SIGNAL_MSI of a level-triggered message. Any thread.
   void expect_eoi(Msi message);
   // A GSI of KVM's for an irqfd, kPins or above; it sends nothing until it has a message. Any thread.
@@ -27,6 +29,7 @@ class Routes {
     bool used = false, on = false;
   };
   void publish() BH_REQUIRES(mutex_);
+  bool chips_ BH_GUARDED_BY(mutex_) = false;
 
   const int vm_;
   Mutex mutex_;

@@ -41,11 +41,9 @@ Result<std::unique_ptr<Board>> Board::create(const MicrovmConfig& config, engine
 }
 
 Result<void> Board::attach_legacy(const MicrovmConfig& config) {
-  using device::Debugcon, device::DebugExit, device::IoApic, device::Pic, device::Pit, device::Rtc, device::Uart;
+  using device::Debugcon, device::DebugExit, device::Pit, device::Rtc, device::Uart;
   namespace acpi = spec::acpi;
-  BH_TRY(ports_.attach(Pic::kMasterPort, 2, interrupts_.pic().master(), pic_lock_));
-  BH_TRY(ports_.attach(Pic::kSlavePort, 2, interrupts_.pic().slave(), pic_lock_));
-  BH_TRY(ports_.attach(Pic::kElcrPort, 2, interrupts_.pic().elcr(), pic_lock_));
+  if (!interrupts_.are_the_engines()) BH_TRY(attach_interrupts());
   BH_TRY(ports_.attach(Pit::kPort, pit_.ports().size(), pit_.ports(), pit_lock_));
   BH_TRY(ports_.attach(Pit::kPortB, pit_.port_b().size(), pit_.port_b(), pit_lock_));
   BH_TRY(ports_.attach(Rtc::kPort, Rtc::kPorts, rtc_.ports()));
@@ -56,6 +54,14 @@ Result<void> Board::attach_legacy(const MicrovmConfig& config) {
   BH_TRY(ports_.attach(acpi::kPm1ControlPort, device::AcpiPm::kPorts, acpi_pm_));
   if (config.debug_exit) BH_TRY(ports_.attach(DebugExit::kPort, DebugExit::kPorts, debug_exit_));
   if (debugcon_ != nullptr) BH_TRY(ports_.attach(Debugcon::kPort, 1, debugcon_->port()));
+  return {};
+}
+
+Result<void> Board::attach_interrupts() {
+  using device::IoApic, device::Pic;
+  BH_TRY(ports_.attach(Pic::kMasterPort, 2, interrupts_.pic().master(), pic_lock_));
+  BH_TRY(ports_.attach(Pic::kSlavePort, 2, interrupts_.pic().slave(), pic_lock_));
+  BH_TRY(ports_.attach(Pic::kElcrPort, 2, interrupts_.pic().elcr(), pic_lock_));
   return mmio_.attach(layout::kIoApic.value, IoApic::kSize, interrupts_.ioapic());
 }
 

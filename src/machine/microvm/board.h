@@ -57,6 +57,7 @@ class Board {
   Board(const MicrovmConfig& config, engine::Partition& partition, const GuestMemory& memory, TimerService& timers,
         Finish finish);
   Result<void> attach_legacy(const MicrovmConfig& config);
+  Result<void> attach_interrupts();
   Result<void> add_virtio_devices(const MicrovmConfig& config);
   Result<VirtioLink*> link(const VirtioMmioWindow& window);
   Result<void> add_virtio(std::unique_ptr<device::virtio::VirtioDevice> device);

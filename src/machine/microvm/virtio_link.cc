@@ -78,7 +78,7 @@ void EventLoop::run() {
 
 void VirtioLink::Line::set(bool asserted) {
   if (!direct.load(std::memory_order_acquire)) return ioapic->set(asserted);
-  if (asserted) signal_eventfd(events->descriptor());
+  if (asserted) signal_eventfd(descriptor);
 }
 
 Result<std::unique_ptr<VirtioLink>> VirtioLink::create(engine::Partition& partition, device::IoApic& ioapic,
@@ -90,7 +90,15 @@ Result<std::unique_ptr<VirtioLink>> VirtioLink::create(engine::Partition& partit
   if (page == MAP_FAILED) return fail_errno("making a page of registers");
   link->page_ = static_cast<std::byte*>(page);
   if (!partition.show_page(window.base, link->page_)) return none;
+  if (engine::InterruptController* const controller = partition.interrupt_controller()) {
+    using Trigger = engine::InterruptController::Trigger;
+    BH_ASSIGN(link->line_.edge, controller->line_by_event(window.gsi, Trigger::kEdge));
+    link->line_.descriptor = link->line_.edge->descriptor();
+    link->line_.direct = true;
+    return link;
+  }
   BH_ASSIGN(link->line_.events, partition.interrupt_on_event());
+  link->line_.descriptor = link->line_.events->descriptor();
   link->line_.ioapic = &ioapic.line(window.gsi);
   ioapic.watch(window.gsi.value, [&line = link->line_](const std::optional<Msi>& message) {
     line.events->set_message(message);

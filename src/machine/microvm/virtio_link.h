@@ -55,7 +55,9 @@ class VirtioLink {
   struct Line final : IrqLine {
     void set(bool asserted) override;
     std::unique_ptr<engine::InterruptRegistration> events;
-    std::atomic<bool> direct{false};  // the IOAPIC would only pass an edge on
+    std::unique_ptr<engine::LineRegistration> edge;  // instead, where the IOAPIC is the engine's
+    int descriptor = -1;                             // of either
+    std::atomic<bool> direct{false};                 // the IOAPIC would only pass an edge on
     IrqLine* ioapic = nullptr;
   };
   VirtioLink(engine::Partition& partition, Gpa window) : partition_{partition}, window_{window} {}
