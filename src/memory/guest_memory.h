@@ -80,6 +80,8 @@ class GuestMemory {
   // The guest will soon use much of this: where large pages are wanted, its whole 2 MiB pieces get them now, and become
   // resident. What is not RAM, and a host that has none, is passed over. What is there stays as it is.
   void expect_use(Gpa at, u64 length) const;
+  // Bytes of the pieces that the host would rather keep whole.
+  u64 piece() const { return large_pages_ ? 2_MiB : kPageSize; }
 
   // Gives whole pages of RAM back to the host; they read as zero and come back when written.
   void discard(Gpa at, u64 length);

@@ -17,8 +17,8 @@ constexpr u64 kHeadSize = 64_KiB;
 void clear(const GuestMemory& memory, Extent extent) {
   std::byte* const at = extent.size == 0 ? nullptr : memory.host(extent.start, extent.size);
   if (at == nullptr) return;
-  const u64 lead = std::min(extent.size, align_up(extent.start.value, kPageSize) - extent.start.value);
-  const u64 whole = align_down(extent.size - lead, kPageSize);
+  const u64 lead = std::min(extent.size, align_up(extent.start.value, memory.piece()) - extent.start.value);
+  const u64 whole = align_down(extent.size - lead, memory.piece());
   std::memset(at, 0, lead);
   if (whole > 0 && ::madvise(at + lead, whole, MADV_REMOVE) != 0) std::memset(at + lead, 0, whole);
   std::memset(at + lead + whole, 0, extent.size - lead - whole);
@@ -127,6 +127,7 @@ Result<void> check_segments_fit(const ElfFile& elf, const GuestMemory& memory) {
 }
 
 Result<void> copy_segments(const ByteSource& source, const ElfFile& elf, const GuestMemory& memory) {
+  memory.expect_use(extent_of(elf).start, extent_of(elf).size);
   for (const Segment& s : elf.loads) {
     if (s.file_size == 0) continue;
     std::byte* const to = memory.host(Gpa{s.paddr}, s.file_size);
@@ -141,6 +142,7 @@ Result<ElfFile> load_payload(const ByteSource& source, const SetupHeader& header
   BH_TRY(source.read(header.payload_offset, packed.bytes()));
   BH_ASSIGN(const ElfFile head, peek(header, packed.bytes()));
   BH_TRY(check_segments_fit(head, memory));
+  memory.expect_use(extent_of(head).start, extent_of(head).size);
   BH_ASSIGN(const Extent scratch, choose_scratch(head, header.unpacked_size, memory));
   const std::span<std::byte> unpacked{memory.host(scratch.start, scratch.size), scratch.size};
   BH_TRY(decompress(header.compression, packed.bytes(), unpacked));

@@ -105,14 +105,11 @@ Result<void> load_others(const MicrovmConfig& config, const abi::Kernel& kernel,
   return {};
 }
 
-// What a kernel uses before it is up: its image and what follows, and the top of memory, from where it allocates at
-// first and where its initrd lies. A small guest gets less, for what it does not use after all is resident, too.
+// A kernel that starts allocates from the top of memory, where its initrd lies, too; a small one has less to allocate.
 void expect_boot(const GuestMemory& memory) {
-  constexpr Gpa kImage{16_MiB};
-  memory.expect_use(kImage, std::min(96_MiB, memory.size() / 4));
-  const u64 top = std::min(24_MiB, memory.size() / 16);
+  const u64 top = std::min(12_MiB, memory.size() / 32);
   for (const RamRange& range : memory.ranges())
-    memory.expect_use(range.start + range.size - std::min(top, range.size), top);
+    if (range.size > top) memory.expect_use(range.start + range.size - top, top);
 }
 
 // The kernel's own instructions, where the engine does not see them.
