@@ -29,7 +29,7 @@ struct Raw {
        keep = false, list = false, write = false, random = false, no_create = false, force_share = false;
   bool add = false, remove = false, clear = false, enable = false, disable = false;
   std::string create_name, apply_name, delete_name;
-  unsigned parallel = 4;
+  unsigned parallel = 8;
   u64 count = 75000, depth = 64, pattern = 0, flush_interval = 0, seed = 1;
   bool json() const { return output == "json"; }
 };
