@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
@@ -77,11 +78,26 @@ bool write_file(const char* path, const char* text) {
   return good;
 }
 
-// Where addresses are given, those are all: routers need not be listened to.
-void ignore_routers(const char* device) {
+// Where addresses are given, those are all: routers need not be listened to, and nobody else can have them.
+void trust_given_addresses(const char* device) {
   char path[96];
-  snprintf(path, sizeof path, "/proc/sys/net/ipv6/conf/%s/accept_ra", device);
-  write_file(path, "0");
+  for (const char* const setting : {"accept_ra", "accept_dad"}) {
+    snprintf(path, sizeof path, "/proc/sys/net/ipv6/conf/%s/%s", device, setting);
+    write_file(path, "0");
+  }
+}
+
+// One datagram to all routers, so that ours knows the device's own address before the first connection from outside:
+// passt forwards some by that one.
+void greet_router(int device) {
+  const int greeting = socket(AF_INET6, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+  sockaddr_in6 to{};
+  to.sin6_family = AF_INET6;
+  to.sin6_port = htons(9);  // discard
+  to.sin6_scope_id = static_cast<std::uint32_t>(device);
+  inet_pton(AF_INET6, "ff02::2", &to.sin6_addr);
+  (void)!sendto(greeting, "", 0, 0, reinterpret_cast<sockaddr*>(&to), sizeof to);
+  close(greeting);
 }
 
 bool use_lease(Netlink& kernel, int device, const DhcpLease& lease, Failure& failure) {
@@ -145,12 +161,13 @@ bool configure_network(char* network, Failure& failure) {
   if (words.mac == nullptr || !wait_for_device(words.mac, name))
     return failed_plainly(failure, "no network device %s appeared", words.mac != nullptr ? words.mac : "");
   const int device = static_cast<int>(if_nametoindex(name));
-  if (words.address6) ignore_routers(name);
+  if (words.address6) trust_given_addresses(name);
   Netlink kernel;
   if (!kernel.set_up(device, words.mtu)) return failed(failure, "setting %s up with an MTU of %u", name, words.mtu);
   for (const bool routes : {false, true})
     for (unsigned i = 0; i < count; ++i)
       if (!apply(kernel, device, list[i], routes, failure)) return false;
+  if (words.address6) greet_router(device);
   if (!words.dhcp) return true;
   DhcpLease lease;
   return ask_dhcp(device, words.mac, lease, failure) && use_lease(kernel, device, lease, failure);

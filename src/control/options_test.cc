@@ -92,6 +92,34 @@ TEST(Options, RunWithDefaults) {
   EXPECT_EQ(run.spec.boot_timeout_s, 60u);
 }
 
+TEST(Options, Networks) {
+  using Kind = net::NetConfig::Kind;
+  const RunCommand none = parse<RunCommand>({"run", "--", "true"});
+  EXPECT_FALSE(none.spec.machine.networks_given);
+  const RunCommand run =
+      parse<RunCommand>({"run", "--net", "user,ipv6=off", "-p", "8080:80", "-p", "53:53/udp", "./root", "--", "true"});
+  EXPECT_EQ(run.spec.rootfs.source, "./root");
+  EXPECT_TRUE(run.spec.machine.networks_given);
+  ASSERT_EQ(run.spec.machine.networks.size(), 1u);
+  EXPECT_EQ(run.spec.machine.networks[0].user.ports.size(), 2u);
+  const RunCommand port = parse<RunCommand>({"run", "-p", "8080:80", "--", "true"});
+  ASSERT_EQ(port.spec.machine.networks.size(), 1u);
+  EXPECT_EQ(port.spec.machine.networks[0].kind, Kind::kUser);
+  const BootCommand boot = parse<BootCommand>({"boot", "--kernel", "k", "--net", "tap=a", "--net", "socket=b"});
+  EXPECT_EQ(boot.spec.machine.networks.size(), 2u);
+  EXPECT_TRUE(error({"run", "--net", "none", "-p", "1:2", "--", "true"}).contains("only --net user"));
+  EXPECT_TRUE(error({"run", "--net", "user", "--net", "user", "--", "true"}).contains("one user network"));
+  EXPECT_TRUE(error({"run", "--net", "wifi", "--", "true"}).contains("--net wifi"));
+  EXPECT_TRUE(error({"run", "-p", "80", "--", "true"}).contains("-p 80"));
+  const NetCommand create = parse<NetCommand>({"net", "create", "br0", "--subnet", "10.1.0.1/16"});
+  EXPECT_EQ(create.verb, NetCommand::Verb::kCreate);
+  EXPECT_EQ(create.name, "br0");
+  EXPECT_EQ(create.subnet, "10.1.0.1/16");
+  EXPECT_EQ(parse<NetCommand>({"net", "list"}).verb, NetCommand::Verb::kList);
+  EXPECT_TRUE(error({"net"}).contains("subcommand"));
+  EXPECT_TRUE(error({"net", "remove"}).contains("NAME"));
+}
+
 TEST(Options, Boot) {
   const BootCommand boot =
       parse<BootCommand>({"boot", "--kernel", "k", "--module", "m a b", "--no-reboot", "--debug-exit", "--debugcon"});
