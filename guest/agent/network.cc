@@ -87,6 +87,16 @@ void trust_given_addresses(const char* device) {
   }
 }
 
+// The address that the kernel would make itself [rfc4291 appendix A], but only when it has looked at the carrier, which
+// may take a second.
+bool add_link_local(Netlink& kernel, int device, const char* mac) {
+  unsigned char m[6] = {};
+  sscanf(mac, "%hhx:%hhx:%hhx:%hhx:%hhx:%hhx", &m[0], &m[1], &m[2], &m[3], &m[4], &m[5]);
+  const unsigned char address[16] = {0xfe, 0x80, 0,    0,    0,    0,    0,   0, static_cast<unsigned char>(m[0] ^ 2),
+                                     m[1], m[2], 0xff, 0xfe, m[3], m[4], m[5]};
+  return kernel.add_address(device, AF_INET6, address, 64);
+}
+
 // One datagram to all routers, so that ours knows the device's own address before the first connection from outside:
 // passt forwards some by that one.
 void greet_router(int device) {
@@ -167,7 +177,7 @@ bool configure_network(char* network, Failure& failure) {
   for (const bool routes : {false, true})
     for (unsigned i = 0; i < count; ++i)
       if (!apply(kernel, device, list[i], routes, failure)) return false;
-  if (words.address6) greet_router(device);
+  if (words.address6 && add_link_local(kernel, device, words.mac)) greet_router(device);
   if (!words.dhcp) return true;
   DhcpLease lease;
   return ask_dhcp(device, words.mac, lease, failure) && use_lease(kernel, device, lease, failure);
