@@ -61,6 +61,10 @@ constexpr bool plausible(const FrameHeader& header, u64 bytes) {
          (!sum || u64{header.checksum_start} + header.checksum_offset + 2 <= bytes);
 }
 
+inline bool has_vlan_tag(std::span<const std::byte> frame) {
+  return frame.size() >= kEthernetBytes && frame[12] == std::byte{0x81} && frame[13] == std::byte{0};
+}
+
 using MacAddress = std::array<u8, 6>;
 std::string text_of(const MacAddress& mac);  // "02:12:34:56:78:9a"
 constexpr bool is_multicast(const MacAddress& mac) { return mac[0] & 1; }

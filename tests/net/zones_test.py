@@ -12,7 +12,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 from harness import kernels, program  # noqa: E402
 from space import Content, NetCase, OUTSIDE4, OUTSIDE6, NAME, run  # noqa: E402
 
-GET = "curl -fsS --max-time 200"
+GET = "curl -fsS --max-time 100"
 
 
 class Zones(NetCase):

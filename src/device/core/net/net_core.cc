@@ -177,15 +177,17 @@ bool NetCore::take_in(Pair& pair) {
 // What the guest has not said that it takes.
 bool NetCore::prepare_in(Pair& pair) {
   FrameHeader& header = pair.in_header;
-  if ((net::offload_of(header.gso) & ~in_accepted_) != 0) {
+  const bool finish = tagged_ == Tagged::kFinished && net::has_vlan_tag(pair.in_next);
+  const Offloads accepted = finish ? 0 : in_accepted_;
+  if ((net::offload_of(header.gso) & ~accepted) != 0) {
     if (!pair.in_segments.begin(header, pair.in_next)) return false;
     header = {};
-    if (in_accepted_ & net::kChecksum) header.flags = net::kDataValid;
+    if (accepted & net::kChecksum) header.flags = net::kDataValid;
     pair.in_next = pair.in_segments.next();
     pair.in.counters[kSegmented].add();
     return true;
   }
-  if (in_accepted_ & net::kChecksum) return true;
+  if (accepted & net::kChecksum) return true;
   const bool good = net::complete_checksum(header, pair.in_next);
   header.flags = 0;
   return good;

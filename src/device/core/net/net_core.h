@@ -80,7 +80,9 @@ class NetCore {
   // ---- the transport's, any thread but the pairs'. kick_out() sends a few small frames on the caller's thread when
   // the pair's sleeps: waking it would take longer. So the caller must be able to take an interrupt. Begins with
   // `pairs` pairs. `out`: offloads that the guest may ask for; `in`: those that it takes.
-  void start(NetRings& rings, unsigned pairs, net::Offloads out, net::Offloads in);
+  // kFinished: frames with a VLAN tag come without any.
+  enum class Tagged : u8 { kAsOthers, kFinished };
+  void start(NetRings& rings, unsigned pairs, net::Offloads out, net::Offloads in, Tagged tagged = Tagged::kAsOthers);
   void stop();  // returns when no ring is touched any more; held frames are forgotten
   void set_link_changed(std::function<void()> changed);  // told of a link that goes down, on a pair's thread
   void kick_out(unsigned pair);
@@ -162,6 +164,7 @@ class NetCore {
   NetRings* rings_ = nullptr;
   unsigned active_ = 0;
   net::Offloads out_allowed_ = 0, in_accepted_ = 0;
+  Tagged tagged_ = Tagged::kAsOthers;
 };
 
 }  // namespace bulkhead::device

@@ -41,10 +41,11 @@ NetCore::~NetCore() {
     if (pair->thread.joinable()) pair->thread.join();
 }
 
-void NetCore::start(NetRings& rings, unsigned pairs, Offloads out, Offloads in) {
+void NetCore::start(NetRings& rings, unsigned pairs, Offloads out, Offloads in, Tagged tagged) {
   paused([&] {
     rings_ = &rings;
     out_allowed_ = out;
+    tagged_ = tagged;
     set_accepted(in);
     set_pairs(pairs);
   });

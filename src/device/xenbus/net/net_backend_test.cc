@@ -180,6 +180,19 @@ TEST_F(NetBackendTest, AFrontendThatTakesNothingGetsWholeFrames) {
   EXPECT_EQ(core.in(0).counters[NetCore::kTooLarge].value(), 1u);
 }
 
+TEST_F(NetBackendTest, TaggedFramesComeFinished) {
+  Netfront front{zone};
+  ASSERT_TRUE(front.connect());
+  const auto packet = make_packet("v", {.vlan = true});
+  const u32 page = zone.grants.grant();
+  front.queues[0]->offer(page, 0);
+  end.queues[0].put(packet.bytes, {net::kNeedsChecksum, 0, 0, 0, static_cast<u16>(packet.transport), 16});
+  const netif_rx_response one = front.queues[0]->next_in();
+  EXPECT_EQ(one.flags, 0);
+  const std::string got{reinterpret_cast<const char*>(zone.grants.page(page)), static_cast<std::size_t>(one.status)};
+  EXPECT_TRUE(net::testing::sums_are_right(got, packet.network, packet.transport, false, false));
+}
+
 // ---- bad guests
 
 TEST_F(NetBackendTest, RequestsThatCannotBe) {
