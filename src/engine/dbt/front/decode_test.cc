@@ -60,17 +60,6 @@ TEST(Decode, RepMovsKeepsItsSegment) {
   EXPECT_EQ(insn.mem.segment, 4);
 }
 
-TEST(Decode, PauseWithRexBIsAnExchange) {
-  EXPECT_EQ(decode64({0xf3, 0x90}).mnemonic, ZYDIS_MNEMONIC_PAUSE);
-  EXPECT_EQ(decode64({0xf3, 0x48, 0x90}).mnemonic, ZYDIS_MNEMONIC_PAUSE);
-  const Insn insn = decode64({0xf3, 0x49, 0x90});  // xchg r8, rax
-  EXPECT_EQ(insn.mnemonic, ZYDIS_MNEMONIC_XCHG);
-  EXPECT_EQ(insn.operand_size, 8);
-  EXPECT_EQ(insn.length, 3);
-  EXPECT_EQ(insn.operands[0].reg, 8);
-  EXPECT_EQ(insn.operands[1].reg, 0);
-}
-
 TEST(Decode, RelativeBranchIsSignExtended) {
   const Insn insn = decode64({0xeb, 0xfe});
   EXPECT_EQ(insn.operands[0].kind, OperandKind::kRelative);
