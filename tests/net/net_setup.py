@@ -7,6 +7,7 @@ import sys
 
 state = pathlib.Path(os.environ["BULKHEAD_NET_STATE"])
 folder = pathlib.Path(os.environ["BULKHEAD_NET_ROOTFS"])
+SUITE = "bookworm"
 PACKAGES = "nginx-light,curl,kmod,iproute2,iputils-ping"
 
 
@@ -23,7 +24,7 @@ for tool in ("passt", "mmdebstrap", "ip", "nft"):
         skip(f"{tool} is not installed")
 if not (folder / "usr/sbin/nginx").exists():
     shutil.rmtree(folder, ignore_errors=True)
-    done = subprocess.run(["mmdebstrap", "--quiet", "--variant=minbase", f"--include={PACKAGES}", "--", "", str(folder)],
+    done = subprocess.run(["mmdebstrap", "--quiet", "--variant=minbase", f"--include={PACKAGES}", SUITE, str(folder)],
                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     if done.returncode != 0:
         skip("making the root file system: " + done.stdout.decode(errors="replace")[-500:])
