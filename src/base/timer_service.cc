@@ -1,7 +1,5 @@
 #include "base/timer_service.h"
 
-#include <pthread.h>
-#include <signal.h>
 #include <sys/prctl.h>
 
 #include <algorithm>
@@ -10,6 +8,7 @@
 #include <utility>
 
 #include "base/assert.h"
+#include "base/thread.h"
 
 namespace bulkhead {
 namespace {
@@ -41,12 +40,7 @@ bool HostTimerService::Earlier::operator()(const HostTimer* a, const HostTimer* 
 }
 
 HostTimerService::HostTimerService() {
-  // Signals are for the thread that waits for them, never for this one.
-  sigset_t all, before;
-  ::sigfillset(&all);
-  ::pthread_sigmask(SIG_SETMASK, &all, &before);
-  thread_ = std::thread{[this] { run(); }};
-  ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
+  thread_ = start_thread("bh-timers", [this] { run(); });
 }
 
 HostTimerService::~HostTimerService() {
@@ -90,7 +84,6 @@ void HostTimerService::retire(HostTimer& timer) {
 }
 
 void HostTimerService::run() {
-  ::pthread_setname_np(::pthread_self(), "bh-timers");
   ::prctl(PR_SET_TIMERSLACK, 1UL);  // the default of 50 us would be seen by guests as jitter
   Lock lock{mutex_};
   while (!stop_) {

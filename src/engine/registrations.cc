@@ -1,12 +1,12 @@
 #include "engine/registrations.h"
 
 #include <poll.h>
-#include <pthread.h>
-#include <signal.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
 
 #include <algorithm>
+
+#include "base/thread.h"
 
 namespace bulkhead::engine {
 namespace {
@@ -25,12 +25,7 @@ class WaitingThread final : public InterruptRegistration {
  public:
   WaitingThread(MsiSink& sink, UniqueFd events, UniqueFd end)
       : sink_{sink}, events_{std::move(events)}, end_{std::move(end)} {
-    sigset_t all, before;  // signals are the business of other threads
-    ::sigfillset(&all);
-    ::pthread_sigmask(SIG_SETMASK, &all, &before);
-    thread_ = std::thread{[this] { wait(); }};
-    ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
-    ::pthread_setname_np(thread_.native_handle(), "bh-interrupt");
+    thread_ = start_thread("bh-interrupt", [this] { wait(); });
   }
   ~WaitingThread() override {
     signal_eventfd(end_.get());

@@ -1,9 +1,8 @@
 #include "block/async/executor.h"
 
-#include <pthread.h>
 #include <sys/eventfd.h>
 
-#include <csignal>
+#include "base/thread.h"
 
 namespace bulkhead::block {
 namespace {
@@ -26,11 +25,7 @@ Result<std::unique_ptr<Executor>> Executor::create(ExecutorOptions options) {
   if (!self->wake_) return fail_errno("cannot make an eventfd for a disk's thread");
   Result<void> started;
   std::binary_semaphore ready{0};
-  // Signals belong to the threads that the monitor chose for them.
-  sigset_t all, before;
-  ::sigfillset(&all);
-  ::pthread_sigmask(SIG_SETMASK, &all, &before);
-  self->thread_ = std::thread{[self, &started, &ready] {
+  self->thread_ = start_thread(self->options_.name, [self, &started, &ready] {
     // A ring belongs to the thread that made it.
     const IoEngineKind kind = self->options_.engine;
     self->engine_ = kind == IoEngineKind::kThreads ? make_thread_engine(self->options_.helpers)
@@ -44,9 +39,7 @@ Result<std::unique_ptr<Executor>> Executor::create(ExecutorOptions options) {
     ready.release();
     if (good) self->loop();
     self->engine_.reset();
-  }};
-  ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
-  ::pthread_setname_np(self->thread_.native_handle(), self->options_.name.c_str());
+  });
   ready.acquire();
   if (!started) return std::unexpected(started.error());
   return made;

@@ -1,29 +1,20 @@
 #include "engine/dbt/partition.h"
 
-#include <pthread.h>
 #include <sys/prctl.h>
 
-#include <csignal>
-
+#include "base/thread.h"
 #include "engine/dbt/emit/translator.h"
 #include "engine/dbt/interpreter_runner.h"
 
 namespace bulkhead::engine::dbt {
 namespace {
 
-// Signals are the business of other threads.
 std::thread start_timer_thread(LapicBus& bus) {
-  sigset_t all, before;
-  ::sigfillset(&all);
-  ::pthread_sigmask(SIG_SETMASK, &all, &before);
-  std::thread thread{[&bus] {
+  return start_thread("bh-lapic-timer", [&bus] {
     ::prctl(PR_SET_TIMERSLACK, 1);
     do bus.run_timers();
     while (bus.wait_for_timers());
-  }};
-  ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
-  ::pthread_setname_np(thread.native_handle(), "bh-lapic-timer");
-  return thread;
+  });
 }
 
 }  // namespace

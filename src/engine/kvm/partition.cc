@@ -1,13 +1,12 @@
 #include "engine/kvm/partition.h"
 
-#include <pthread.h>
-#include <signal.h>
 #include <x86intrin.h>
 
 #include <algorithm>
 #include <chrono>
 
 #include "base/assert.h"
+#include "base/thread.h"
 #include "engine/kvm/cpuid.h"
 #include "engine/kvm/ioctl.h"
 
@@ -76,12 +75,7 @@ Result<void> KvmPartition::set_up(const PartitionConfig& config, const KvmOption
     }
     changed_.notify_all();
   };
-  sigset_t all, before;  // signals are the business of other threads
-  ::sigfillset(&all);
-  ::pthread_sigmask(SIG_SETMASK, &all, &before);
-  watcher_ = std::thread{[this] { look_after_halts(); }};
-  ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
-  ::pthread_setname_np(watcher_.native_handle(), "bh-kvm-halts");
+  watcher_ = start_thread("bh-kvm-halts", [this] { look_after_halts(); });
   return {};
 }
 

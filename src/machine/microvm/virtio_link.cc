@@ -1,12 +1,11 @@
 #include "machine/microvm/virtio_link.h"
 
-#include <pthread.h>
-#include <signal.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "base/thread.h"
 #include "spec/virtio.h"
 
 namespace bulkhead::machine {
@@ -47,12 +46,7 @@ Result<int> EventLoop::add(std::function<void()> call) {
 }
 
 void EventLoop::start() {
-  sigset_t all, before;  // signals are the business of other threads
-  ::sigfillset(&all);
-  ::pthread_sigmask(SIG_SETMASK, &all, &before);
-  thread_ = std::thread{[this] { run(); }};
-  ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
-  ::pthread_setname_np(thread_.native_handle(), "bh-virtio");
+  thread_ = start_thread("bh-virtio", [this] { run(); });
 }
 
 void EventLoop::stop() {

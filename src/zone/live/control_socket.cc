@@ -1,14 +1,13 @@
 #include "zone/live/control_socket.h"
 
 #include <poll.h>
-#include <pthread.h>
-#include <signal.h>
 #include <sys/socket.h>
 
 #include <algorithm>
 #include <atomic>
 #include <vector>
 
+#include "base/thread.h"
 #include "zone/live/line_reader.h"
 #include "zone/session/wake.h"
 
@@ -200,13 +199,7 @@ class ControlSocket::Loop : public std::enable_shared_from_this<ControlSocket::L
 
 ControlSocket::ControlSocket(SocketPlace place, Handler handler, Nanoseconds patience)
     : name_{place.name()}, loop_{std::make_shared<Loop>(std::move(place), std::move(handler), patience)} {
-  // Signals belong to the threads that the monitor chose for them.
-  sigset_t all, before;
-  ::sigfillset(&all);
-  ::pthread_sigmask(SIG_SETMASK, &all, &before);
-  thread_ = std::thread{[loop = loop_] { loop->run(); }};
-  ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
-  ::pthread_setname_np(thread_.native_handle(), "bh-control");
+  thread_ = start_thread("bh-control", [loop = loop_] { loop->run(); });
 }
 
 void ControlSocket::free_name() { loop_->free_name(); }

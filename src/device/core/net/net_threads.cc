@@ -1,14 +1,13 @@
 // The pairs' threads: when they work, when they sleep, and how they are held still.
 #include <fmt/format.h>
 #include <poll.h>
-#include <pthread.h>
-#include <signal.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
 
 #include <algorithm>
 
 #include "base/assert.h"
+#include "base/thread.h"
 #include "device/core/net/net_core.h"
 
 namespace bulkhead::device {
@@ -49,15 +48,10 @@ void NetCore::start(NetRings& rings, unsigned pairs, Offloads out, Offloads in, 
     set_accepted(in);
     set_pairs(pairs);
   });
-  sigset_t all, before;  // signals are the business of other threads
-  ::sigfillset(&all);
-  ::pthread_sigmask(SIG_SETMASK, &all, &before);
   for (const auto& pair : pairs_) {
     if (pair->thread.joinable()) continue;
-    pair->thread = std::thread{[this, one = pair.get()] { run(*one); }};
-    ::pthread_setname_np(pair->thread.native_handle(), fmt::format("bh-net-{}", pair->index).c_str());
+    pair->thread = start_thread(fmt::format("bh-net-{}", pair->index), [this, one = pair.get()] { run(*one); });
   }
-  ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
 }
 
 void NetCore::stop() {

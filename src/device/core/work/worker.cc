@@ -1,21 +1,14 @@
 #include "device/core/work/worker.h"
 
-#include <pthread.h>
-#include <signal.h>
-
 #include <utility>
+
+#include "base/thread.h"
 
 namespace bulkhead::device {
 
 void Worker::start() {
   if (thread_.joinable()) return;
-  // Signals belong to the threads that the monitor chose for them.
-  sigset_t all, before;
-  ::sigfillset(&all);
-  ::pthread_sigmask(SIG_SETMASK, &all, &before);
-  thread_ = std::thread{[this] { loop(); }};
-  ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
-  ::pthread_setname_np(thread_.native_handle(), name_);
+  thread_ = start_thread(name_, [this] { loop(); });
 }
 
 Worker::~Worker() {

@@ -1,21 +1,14 @@
 #include "device/xenbus/bus/loop.h"
 
-#include <pthread.h>
-#include <signal.h>
-
 #include <chrono>
 #include <future>
+
+#include "base/thread.h"
 
 namespace bulkhead::device::xenbus {
 
 Loop::Loop() {
-  // Signals belong to the threads that the monitor chose for them.
-  sigset_t all, before;
-  ::sigfillset(&all);
-  ::pthread_sigmask(SIG_SETMASK, &all, &before);
-  thread_ = std::thread{[this] { loop(); }};
-  ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
-  ::pthread_setname_np(thread_.native_handle(), "xenbus");
+  thread_ = start_thread("xenbus", [this] { loop(); });
 }
 
 Loop::~Loop() {
