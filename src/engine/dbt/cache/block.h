@@ -21,14 +21,14 @@ struct Link {
   u64 target_rip;
   Block* to;  // nullptr when unlinked
   Link* next_incoming;
-  bool backward = true;
-  u8 loop_tries = 0;  // how often it may still turn out not to close a loop that only counts (emit/counted_loop.h)
+  bool backward = true;  // such a link leads to the target's poll
+  u8 loop_tries = 0;     // how often it may still turn out not to close a loop that only counts (emit/counted_loop.h)
 };
 
 struct Block {
   u64 rip;
   u64 gpa;
-  u32 key;  // what of the CPU's mode the code depends on (emit/key.h)
+  u32 key;  // what of the CPU's mode the code depends on (Translator::key())
   u16 guest_size;
   u16 mark_count;
   const u8* code;      // executable

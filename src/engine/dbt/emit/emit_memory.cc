@@ -187,8 +187,7 @@ void BlockBuilder::stub(Link& link) {
 }
 
 Link* BlockBuilder::link_at(u8* site_end, u64 target) {
-  // Of the jump that closes a loop: it starts in this block.
-  const bool backward = target < end_rip_ && target + kMaxLoopSize > request_.rip;
+  const bool backward = target < end_rip_;  // as seen from the jump; it may close a loop that starts in this block
   Link* const link = cache_.allocate_array<Link>(1);
   *link = Link{.site = site_end - 4,
                .stub = nullptr,
@@ -196,8 +195,8 @@ Link* BlockBuilder::link_at(u8* site_end, u64 target) {
                .target_rip = target,
                .to = nullptr,
                .next_incoming = nullptr,
-               .backward = target < end_rip_,
-               .loop_tries = backward ? kLoopTries : u8{0}};
+               .backward = backward,
+               .loop_tries = backward && target + kMaxLoopSize > request_.rip ? kLoopTries : u8{0}};
   return link;
 }
 
