@@ -137,6 +137,16 @@ class JobTest : public ::testing::Test {
     guest_.reset();
     disk_.reset();
   }
+  // Lets the guest write for a while on what the job has left, judges it, and closes; what the disk must hold.
+  std::vector<std::byte> end_after_more_writes() {
+    const u64 before = guest_->done();
+    while (guest_->done() < before + 100) std::this_thread::yield();
+    guest_->end();
+    guest_->judge();
+    std::vector<std::byte> expected = guest_->content();
+    close();
+    return expected;
+  }
   JobStatus status() const { return jobs_->list().back(); }
   JobStatus wait(JobState state) {
     JobStatus now;
@@ -299,12 +309,7 @@ TEST_F(JobTest, StreamFreesTheDiskOfWhatIsBelow) {
     ASSERT_TRUE(jobs_->start({.kind = JobKind::kStream, .base = base[0] == 0 ? "" : path(base), .speed = 50_MiB}));
     const JobStatus end = conclude();
     EXPECT_FALSE(end.failed || end.cancelled) << end.last_error;
-    const u64 before = guest_->done();
-    while (guest_->done() < before + 100) std::this_thread::yield();
-    guest_->end();
-    guest_->judge();
-    const std::vector<std::byte> expected = guest_->content();
-    close();
+    const std::vector<std::byte> expected = end_after_more_writes();
     EXPECT_EQ(backing_of("top.qcow2"), base);
     fs::remove(path("mid.qcow2"));
     EXPECT_TRUE(contents("top.qcow2") == expected);
@@ -323,12 +328,7 @@ TEST_F(JobTest, CommitOfTheDiskItself) {
     ASSERT_TRUE(jobs_->complete("commit0"));
     const JobStatus end = conclude();
     EXPECT_TRUE(end.pivoted) << end.last_error;
-    const u64 before = guest_->done();
-    while (guest_->done() < before + 100) std::this_thread::yield();
-    guest_->end();
-    guest_->judge();
-    const std::vector<std::byte> expected = guest_->content();
-    close();
+    const std::vector<std::byte> expected = end_after_more_writes();
     const char* const now = base[0] == 0 ? "mid.qcow2" : base;
     EXPECT_TRUE(contents(now) == expected);
     for (const char* const name : {"base.qcow2", now}) expect_clean(name);

@@ -71,6 +71,15 @@ Task<IoStatus> Qcow2Node::write_data(u64 guest, u64 host, Buffers from) {
 }
 
 // Through memory of ours: neither is the guest to see what is encrypted, nor may it change under our hands.
+Task<bool> Qcow2Node::recode(Recode how, u64 guest, u64 host, std::span<std::byte> bytes) {
+  const u64 sector = (header_.crypt_method == spec::kAesCrypt ? guest : host) / SectorCipher::kSector;
+  if (bytes.size() <= kInline) co_return ((*cipher_).*how)(sector, bytes);
+  bool good = false;
+  std::function<void()> work = [&] { good = ((*cipher_).*how)(sector, bytes); };
+  co_await executor().call(work);
+  co_return good;
+}
+
 Task<IoStatus> Qcow2Node::read_encrypted(u64 guest, u64 host, Buffers to) {
   if (cipher_ == nullptr) {
     note_error("it is encrypted, and no key-file was given");
@@ -79,15 +88,7 @@ Task<IoStatus> Qcow2Node::read_encrypted(u64 guest, u64 host, Buffers to) {
   const AlignedMemory memory{total_bytes(to)};
   if (!memory) co_return IoStatus::kIoError;
   BH_IO_TRY(co_await data().read_bytes(host, memory.bytes()));
-  const u64 sector = (header_.crypt_method == spec::kAesCrypt ? guest : host) / SectorCipher::kSector;
-  bool good = false;
-  if (memory.size() <= kInline) {
-    good = cipher_->decrypt(sector, memory.bytes());
-  } else {
-    std::function<void()> work = [&] { good = cipher_->decrypt(sector, memory.bytes()); };
-    co_await executor().call(work);
-  }
-  if (!good) co_return IoStatus::kIoError;
+  if (!co_await recode(&SectorCipher::decrypt, guest, host, memory.bytes())) co_return IoStatus::kIoError;
   copy_in(to, 0, memory.bytes());
   co_return IoStatus::kOk;
 }
@@ -100,15 +101,7 @@ Task<IoStatus> Qcow2Node::write_encrypted(u64 guest, u64 host, Buffers from) {
   const AlignedMemory memory{total_bytes(from)};
   if (!memory) co_return IoStatus::kIoError;
   copy_out(from, 0, memory.bytes());
-  const u64 sector = (header_.crypt_method == spec::kAesCrypt ? guest : host) / SectorCipher::kSector;
-  bool good = false;
-  if (memory.size() <= kInline) {
-    good = cipher_->encrypt(sector, memory.bytes());
-  } else {
-    std::function<void()> work = [&] { good = cipher_->encrypt(sector, memory.bytes()); };
-    co_await executor().call(work);
-  }
-  if (!good) co_return IoStatus::kIoError;
+  if (!co_await recode(&SectorCipher::encrypt, guest, host, memory.bytes())) co_return IoStatus::kIoError;
   co_return co_await data().write_bytes(host, memory.bytes());
 }
 

@@ -136,6 +136,8 @@ class Qcow2Node final : public Node, private TableOwner {
   Task<IoStatus> write_data(u64 guest, u64 host, Buffers data);
   Task<IoStatus> read_encrypted(u64 guest, u64 host, Buffers data);
   Task<IoStatus> write_encrypted(u64 guest, u64 host, Buffers data);
+  using Recode = bool (SectorCipher::*)(u64 sector, std::span<std::byte> data);
+  Task<bool> recode(Recode how, u64 guest, u64 host, std::span<std::byte> bytes);  // in place
 
   // read.cc
   Task<IoResult<Extent>> map(u64 offset, u64 length);
