@@ -1,8 +1,9 @@
 """In a zone, on qcow2 disks with backing chains, while each live job works on them: mkfs, mount, fio with verification and a
 package's installation; then the contents are verified in the zone, and from outside in what the job left.
 
-Usage: zone_job_test.py path/to/bulkhead [--folder KEPT] [KIND...]; needs root (for the files' owners), mmdebstrap, e2fsprogs and qemu-utils.
-The root file system with fio, and the packages to be installed, are made once (from the Debian archive) in the kept folder."""
+Usage: zone_job_test.py path/to/bulkhead [--folder KEPT] [KIND... | prepare]; needs root (for the files' owners), mmdebstrap, e2fsprogs
+and qemu-utils. The root file system with fio, and the packages to be installed, are made once (from the Debian archive) in the kept folder.
+Zones with Xen's block device and with virtio's take turns from kind to kind."""
 import os, pathlib, shutil, sys, time
 
 KEPT = pathlib.Path(sys.argv[sys.argv.index("--folder") + 1] if "--folder" in sys.argv else
@@ -19,9 +20,11 @@ from images import *
 PROGRAM, SIZE = OURS[0], "768M"
 PACKAGES = ["hello", "tree", "bc", "jq", "libjq1", "libonig5"]
 KINDS = {"mirror": ["{disk}", "{target}"], "mirror-top": ["{disk}", "{target}", "--sync", "top"], "backup": ["{disk}", "{target}"],
-         "stream": ["{disk}"], "commit": ["{disk}"], "commit-below": ["{disk}", "--top", "{middle}"]}
+         "backup-bitmap": ["{disk}", "{target}", "--bitmap", "changes", "--existing"], "stream": ["{disk}"], "commit": ["{disk}"],
+         "commit-below": ["{disk}", "--top", "{middle}"]}
+MACHINES = {"pv": ("xvdb", "xvdc"), "pvh": ("vdb", "vdc")}
 GUEST = """set -e
-mount /dev/xvdb /mnt && mkfs.ext4 -q /dev/xvdc && mkdir -p /mnt/fio && mount /dev/xvdc /mnt/fio
+mount /dev/$0 /mnt && mkfs.ext4 -q /dev/$1 && mkdir -p /mnt/fio && mount /dev/$1 /mnt/fio
 mount -t proc proc /mnt/proc
 echo READY
 FIO="fio --name=f --directory=/fio --size=24M --rw=randwrite --bs=4k --ioengine=psync --fsync=64 --verify=crc32c --randseed=7"
@@ -84,7 +87,7 @@ def until(guest, word):
     raise AssertionError(f"the guest ended before {word}: {guest.stderr.read()[-2000:]}")
 
 
-def judge(image, filesystem_is_clean=True):
+def judge(image):
     while image is not None:
         run(["qemu-img", "check", image])
         image = info(image).get("full-backing-filename")
@@ -98,15 +101,47 @@ def judge_files(image, clean_=True):
     os.remove("judged.raw")
 
 
-def one(kind, base):
+def same_work(image):
+    """What the job copied at one moment holds what the guest had finished before it began."""
+    peer("convert", "-O", "raw", image, "judged.raw")
+    run(["e2fsck", "-f", "-y", "judged.raw"], None)
+    found = run(["debugfs", "-R", "cat /etc/debian_version", "judged.raw"]).stdout
+    os.remove("judged.raw")
+    assert found.startswith("12"), found
+
+
+def second_increment(name, disks):
+    """What has changed since the first one, with the guest at rest: then the copies are the disks."""
+    command = [PROGRAM, "run", "-V", "pv", "--engine", "dbt", "--name", name, "--boot-timeout", "300"]
+    for chain in disks.values():
+        command += ["--disk", chain[2]]
+    guest = subprocess.Popen([*command, "--", "sh", "-c", "echo READY; read line"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                             stderr=subprocess.PIPE, text=True)
+    try:
+        until(guest, "READY")
+        for device, disk in zip(MACHINES["pv"], disks):
+            zone("job", "backup", name, device, f"{disk}-target.qcow2", "--bitmap", "changes", "--existing", "--wait")
+        guest.communicate("\n", 120)
+    finally:
+        guest.kill(), guest.wait()
+    for disk, chain in disks.items():
+        same(chain[2], f"{disk}-target.qcow2")
+
+
+def one(kind, base, machine):
     name = f"zone-job-{os.getpid()}"
     for old in os.listdir("."):
         os.remove(old)
-    disks = {"xvdb": make_chain("root", base), "xvdc": make_chain("data", None)}
-    command = [PROGRAM, "run", "-V", "pv", "--name", name, "--boot-timeout", "300", "-m", "512M"]
+    root, data = MACHINES[machine]
+    disks = {root: make_chain("root", base), data: make_chain("data", None)}
+    if kind == "backup-bitmap":  # a full copy from before, and what has changed since
+        for disk, chain in disks.items():
+            peer("convert", "-O", "qcow2", chain[2], f"{disk}-target.qcow2")
+            ours("bitmap", "--add", chain[2], "changes")
+    command = [PROGRAM, "run", "-V", machine, "--engine", "dbt", "--name", name, "--boot-timeout", "300", "-m", "512M"]
     for chain in disks.values():
         command += ["--disk", chain[2]]
-    guest = subprocess.Popen([*command, "--", "sh", "-c", GUEST], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+    guest = subprocess.Popen([*command, "--", "sh", "-c", GUEST, root, data], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                              stderr=subprocess.PIPE, text=True)
     jobs, current = {}, {}
     try:
@@ -115,7 +150,8 @@ def one(kind, base):
             fields = {"disk": disk, "target": f"{disk}-target.qcow2", "middle": chain[1]}
             verb = kind.split("-")[0]
             arguments = [word.format(**fields) for word in KINDS[kind]]
-            more = ["--speed", "3M" if disk == "xvdb" else "512K"] + (["--auto-complete"] if kind in ("mirror", "mirror-top", "commit") else [])
+            speeds = ("64K", "32K") if kind == "backup-bitmap" else ("3M", "512K")  # an increment is small
+            more = ["--speed", speeds[0] if disk == root else speeds[1]] + (["--auto-complete"] if kind in ("mirror", "mirror-top", "commit") else [])
             jobs[disk] = zone("job", verb, name, *arguments, *more).stdout.strip()
             current[disk] = {"mirror": fields["target"], "mirror-top": fields["target"], "commit": chain[1]}.get(kind, chain[2])
         until(guest, "WORKED")
@@ -137,20 +173,30 @@ def one(kind, base):
     for disk, image in current.items():
         judge(image)
         judge_files(image)
-        if kind == "backup":
+        if kind.startswith("backup"):
             judge(f"{disk}-target.qcow2")
             judge_files(f"{disk}-target.qcow2", False)
+    if kind.startswith("backup"):
+        same_work(f"{root}-target.qcow2")
+    if kind == "backup-bitmap":
+        second_increment(name, disks)
     return len(running)
 
 
 base = prepare()
+if "prepare" in sys.argv[2:]:
+    sys.exit(0)
 failed = 0
-for kind in [word for word in sys.argv[2:] if word in KINDS] or KINDS:
-    begin = time.monotonic()
+for number, kind in enumerate(KINDS):
+    chosen = [word for word in sys.argv[2:] if word in KINDS]
+    if chosen and kind not in chosen:
+        continue
+    machine, begin = list(MACHINES)[number % len(MACHINES)], time.monotonic()
     try:
-        running = one(kind, base)
-        print(f"ok: {kind}, {time.monotonic() - begin:.0f} s; {running} of 2 jobs were still at work when the guest had done its own", flush=True)
+        running = one(kind, base, machine)
+        print(f"ok: {kind} on {machine}, {time.monotonic() - begin:.0f} s; {running} of 2 jobs were still at work when the guest had done its own",
+              flush=True)
     except AssertionError as error:
         failed = 1
-        print(f"FAILED: {kind}: {error}", flush=True)
+        print(f"FAILED: {kind} on {machine}: {error}", flush=True)
 sys.exit(failed)
