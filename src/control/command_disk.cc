@@ -52,6 +52,11 @@ Result<NodePtr> open_image(Session& session, const Raw& raw, const std::string& 
   return session.open(std::move(request));
 }
 
+// What was secret and is so no longer is said, for it was not asked for in words.
+void say_bared(const std::string& from, const std::string& to) {
+  fmt::print(stderr, "bulkhead: '{}' is encrypted, '{}' is not: who can read that file can read it all\n", from, to);
+}
+
 // Shows how far something is on a terminal, until it ends.
 class Bar {
  public:
@@ -91,6 +96,7 @@ Result<int> create(Session& session, const Raw& raw) {
     return fail("name a size, as in: bulkhead disk create -f qcow2 {} 10G", raw.file);
   }
   image.options.size = align_up(image.options.size, kSectorSize);
+  image.backing_key_file = raw.backing_key_file;
   BH_TRY(judge_backing(session, image, raw.unsafe));
   BH_TRY(create_image(session, image));
   if (!raw.quiet) print(fmt::format("{}: {}, {} bytes\n", image.path, image.format, image.options.size));
@@ -175,6 +181,7 @@ Result<int> convert(Session& session, const Raw& raw) {
   image.options.backing_file = raw.backing;
   image.options.backing_format = raw.backing_format;
   if (raw.compress && image.format != "qcow2") return fail("-c needs -O qcow2");
+  image.backing_key_file = raw.backing_key_file;
   BH_TRY(judge_backing(session, image, false));
   if (!raw.no_create) BH_TRY(create_image(session, image));
   OpenRequest request{.path = raw.second, .format = raw.out_format, .access = DiskAccess::kReadWrite};
@@ -191,6 +198,7 @@ Result<int> convert(Session& session, const Raw& raw) {
   CopyProgress progress;
   Bar bar{progress, raw.progress};
   BH_TRY(session.run(copy(from.get(), to.get(), how, &progress)));
+  if (any_encrypted(from.get()) && !is_encrypted(to.get())) say_bared(raw.file, raw.second);
   BH_TRY(session.close(to));
   return 0;
 }
@@ -217,8 +225,12 @@ Result<int> compare_images(Session& session, const Raw& raw) {
 }
 
 Result<int> rebase(Session& session, const Raw& raw) {
-  BH_TRY(rebase_image(
-      session, {.path = raw.file, .backing = raw.backing, .backing_format = raw.backing_format, .unsafe = raw.unsafe}));
+  BH_TRY(rebase_image(session, {.path = raw.file,
+                                .backing = raw.backing,
+                                .backing_format = raw.backing_format,
+                                .unsafe = raw.unsafe,
+                                .key_file = raw.key_file,
+                                .backing_key_file = raw.backing_key_file}));
   if (!raw.quiet) print("Image rebased.\n");
   return 0;
 }
@@ -226,7 +238,13 @@ Result<int> rebase(Session& session, const Raw& raw) {
 Result<int> commit(Session& session, const Raw& raw) {
   CopyProgress progress;
   Bar bar{progress, raw.progress};
-  BH_TRY(commit_image(session, raw.file, raw.keep, &progress));
+  BH_ASSIGN(
+      const bool bared,
+      commit_image(
+          session,
+          {.path = raw.file, .keep = raw.keep, .key_file = raw.key_file, .backing_key_file = raw.backing_key_file},
+          &progress));
+  if (bared) say_bared(raw.file, "its backing file");
   if (!raw.quiet) print("Image committed.\n");
   return 0;
 }
@@ -347,7 +365,7 @@ class Verbs {
     app->add_option("-f,--format", raw_.format, format_help);
     app->add_option("FILE", raw_.file, "the image")->required();
     app->add_option("--key-file", raw_.key_file, "the key of an encrypted image: all bytes of this file");
-    app->add_option("--backing-key-file", raw_.backing_key_file, "of its backing image");
+    app->add_option("--backing-key-file", raw_.backing_key_file, "of the images below it");
     return app;
   }
   Verb chosen() const {

@@ -127,7 +127,7 @@ static int wait_for_job(const ZoneAskCommand& command, const std::string& id, Su
 int zone_ask_command(const ZoneAskCommand& command, Surroundings& around) {
   ZoneAskCommand absolute = command;
   block::JobRequest& job = absolute.request.job;
-  for (std::string* const path : {&absolute.request.file, &job.target, &job.base, &job.top})
+  for (std::string* const path : {&absolute.request.file, &job.target, &job.base, &job.top, &job.key_file})
     if (!path->empty()) *path = std::filesystem::absolute(*path);
   const auto answer = ask(command.name, absolute.request);
   if (!answer) return say_failure(answer.error(), around);

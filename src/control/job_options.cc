@@ -32,6 +32,7 @@ CLI::App* add_start(CLI::App& app, JobOptions& raw, JobKind kind, const char* he
   one->add_option("--on-source-error", raw.on_source_error, "report, stop or ignore")->capture_default_str();
   one->add_option("--on-target-error", raw.on_target_error, "report, stop or ignore")->capture_default_str();
   one->add_flag("--wait", raw.wait, "until it has ended, or is ready");
+  one->add_flag("--unencrypted", raw.request.job.unencrypted, "of an encrypted disk: the copy need not be encrypted");
   return one;
 }
 
@@ -40,7 +41,10 @@ void add_target(CLI::App& app, JobOptions& raw) {
   app.add_option("TARGET", job.target, "the file that the copy goes to")->required();
   app.add_option("--format", job.format, "raw or qcow2; else by the file's name");
   app.add_flag("--existing", job.existing, "the file is there, of the disk's size, and is written into");
-  app.add_option("--sync", raw.sync, "full, or top: what the disk's own image holds")->capture_default_str();
+  app.add_option("--key-file", job.key_file, "the target is encrypted with what this file holds, or is so already");
+  app.add_option("--sync", raw.sync,
+                 "full; top: what the disk's own image holds; none, of a backup: what the guest changes, as it was")
+      ->capture_default_str();
 }
 
 }  // namespace

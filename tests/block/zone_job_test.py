@@ -71,7 +71,7 @@ def make_chain(stem, base):
     else:
         ours("convert", "-f", "raw", "-O", "qcow2", str(base), names[0])
     ours("create", "-q", "-f", "qcow2", "-b", names[0], "-F", "qcow2", names[1])
-    peer_io(names[1], "write -z 100M 64k" if base is None else "read 0 4k")
+    peer_io(names[1], "write -P 7 60M 4M" if base is None else "read 0 4k")
     ours("create", "-q", "-f", "qcow2", "-o", "extended_l2=on", "-b", names[1], "-F", "qcow2", names[2])
     return names
 
@@ -150,8 +150,8 @@ def one(kind, base, machine):
             fields = {"disk": disk, "target": f"{disk}-target.qcow2", "middle": chain[1]}
             verb = kind.split("-")[0]
             arguments = [word.format(**fields) for word in KINDS[kind]]
-            speeds = ("64K", "32K") if kind == "backup-bitmap" else ("3M", "512K")  # an increment is small
-            more = ["--speed", speeds[0] if disk == root else speeds[1]] + (["--auto-complete"] if kind in ("mirror", "mirror-top", "commit") else [])
+            speeds = ("64K", "32K") if kind in ("backup-bitmap", "commit-below") else ("3M", "512K")  # these have little to do
+            more = ["--speed", speeds[0] if disk == root else speeds[1]] + (["--auto-complete"] if kind == "mirror" else [])
             jobs[disk] = zone("job", verb, name, *arguments, *more).stdout.strip()
             current[disk] = {"mirror": fields["target"], "mirror-top": fields["target"], "commit": chain[1]}.get(kind, chain[2])
         until(guest, "WORKED")
@@ -159,6 +159,7 @@ def one(kind, base, machine):
         for disk, job in jobs.items():
             zone("job", "speed", name, job, "0") if any(one["id"] == job for one in running) else None
             zone("job", "wait", name, job)
+            zone("job", "complete", name, job, "--wait") if kind in ("mirror-top", "commit") else None
         for _ in range(600):  # ready is not yet the end for those that complete by themselves
             left = [job for job in json.loads(zone("job", "list", name, "--json").stdout) if job["status"] != "concluded"]
             if not left:
@@ -180,6 +181,7 @@ def one(kind, base, machine):
         same_work(f"{root}-target.qcow2")
     if kind == "backup-bitmap":
         second_increment(name, disks)
+    assert running, "the jobs were done before the guest's work was"
     return len(running)
 
 

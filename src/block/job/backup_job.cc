@@ -18,7 +18,11 @@ Task<Result<void>> BackupJob::prepare() {
   }
   BH_CO_ASSIGN(target_, co_await open_target(&executor(), &request(), source_.get()));
   target_is_zero_ = !request().existing && request().sync == JobSync::kFull;  // else it shows what is below
-  if (request().sync == JobSync::kTop) base_ = share_backing(source_.get(), target_.get());
+  if (request().sync == JobSync::kTop) shared_ = base_ = share_backing(source_.get(), target_.get());
+  if (request().sync == JobSync::kNone) {
+    tools::as_qcow2(target_.get())->adopt_backing(source_);
+    shared_ = source_.get();
+  }
   co_return Result<void>{};
 }
 
@@ -59,6 +63,13 @@ Task<void> BackupJob::save_first(const Change* change) {
   }
 }
 
+// False: it has ended otherwise.
+Task<bool> BackupJob::wait_told() {
+  set_ready();
+  while (!ended() && (!complete_wanted() || halted())) co_await wait_event();
+  co_return !ended();
+}
+
 // The moment: the disk is paused.
 Task<Result<void>> BackupJob::begin() {
   if (recorder_ == nullptr) {
@@ -81,7 +92,10 @@ Task<Result<void>> BackupJob::work() {
   if (begun) co_await put_filter();
   disk().resume();
   bool whole = false;
-  if (begun) whole = co_await copy_all();
+  if (begun && request().sync == JobSync::kNone)
+    whole = co_await wait_told();
+  else if (begun)
+    whole = co_await copy_all();
   co_await take_filter();
   set_completing();
   if (whole) {
@@ -90,7 +104,7 @@ Task<Result<void>> BackupJob::work() {
   } else if (begun) {
     begun = std::unexpected(why());
   }
-  if (base_ != nullptr) detach_backing(target_.get(), base_);
+  if (shared_ != nullptr) detach_backing(target_.get(), shared_);
   const IoStatus closed = co_await close_graph(target_);
   if (begun && closed != IoStatus::kOk) begun = std::unexpected(failed(*target_, "closing", closed));
   if (!begun && recorder_ != nullptr) recorder_->give_back_recorded(request().bitmap, taken_);

@@ -62,11 +62,11 @@ std::string target_format(const JobRequest& request) {
 Result<TargetShape> target_shape(const JobRequest& request, Node& source) {
   TargetShape shape;
   shape.size = source.size();
-  if (request.sync != JobSync::kTop) return shape;
-  Node* const backing = source.child(ChildRole::kBacking);
+  if (request.sync == JobSync::kFull) return shape;
+  Node* const backing = request.sync == JobSync::kNone ? &source : source.child(ChildRole::kBacking);
   if (backing == nullptr) return fail("'{}' stands on no other image; sync is full there", source.name());
   if (target_format(request) != "qcow2")
-    return fail("a {} image stands on no other; sync=top needs qcow2", target_format(request));
+    return fail("a {} image stands on no other; sync={} needs qcow2", target_format(request), name_of(request.sync));
   std::error_code error;
   shape.backing_file = fs::absolute(backing->name(), error).string();
   shape.backing_format = backing->driver() == "qcow2" ? "qcow2" : "raw";
@@ -80,6 +80,10 @@ Result<void> make_target(const JobRequest& request, const TargetShape& shape) {
       (!fs::is_regular_file(request.target, error) || fs::file_size(request.target, error) != 0))
     return fail("'{}' is there already; say that it is to be used (existing), or name another", request.target);
   tools::NewImage image{.path = request.target, .format = target_format(request), .options = {}};
+  image.key_file = request.key_file;
+  image.key_time_ms = request.key_time_ms;
+  if (!image.key_file.empty() && image.format != "qcow2")
+    return fail("a {} image cannot be encrypted; name a qcow2 target", image.format);
   image.options.size = shape.size;
   image.options.backing_file = shape.backing_file;
   image.options.backing_format = shape.backing_format;
@@ -87,15 +91,38 @@ Result<void> make_target(const JobRequest& request, const TargetShape& shape) {
   return tools::create_image(*session, image);
 }
 
-Task<Result<NodePtr>> open_target(Executor* executor, const JobRequest* request, const Node* source) {
+Result<void> judge_secrecy(const JobRequest& request, Node* from, const Node* base, Node* to) {
+  if (request.unencrypted || !tools::any_encrypted(from, base)) return {};
+  if (to == nullptr ? !request.key_file.empty() : tools::is_encrypted(to)) return {};
+  return fail("'{}' is encrypted, or what it stands on, and '{}' would not be: {}say --unencrypted if that is meant",
+              from->name(), to == nullptr ? request.target : to->name(),
+              to == nullptr ? "give the copy a key (--key-file), or " : "");
+}
+
+const Node* not_copied(const JobRequest& request, const Node& source) {
+  return request.sync == JobSync::kTop ? source.child(ChildRole::kBacking) : nullptr;
+}
+
+Task<Result<NodePtr>> open_target(Executor* executor, const JobRequest* request, Node* source) {
   Opener opener{*executor, builtin_formats()};
   OpenRequest open;
   open.path = request->target;
   open.format = target_format(*request);
   open.access = DiskAccess::kReadWrite;
   // What stands below an image that is there already is its own affair; what we made stands on nothing yet.
-  open.no_backing = !request->existing || request->sync == JobSync::kTop;
+  open.no_backing = !request->existing || request->sync != JobSync::kFull;
+  open.options = tools::key_options(request->key_file, request->key_file);
   BH_CO_ASSIGN(NodePtr node, co_await opener.open(std::move(open)));
+  if (request->existing) {
+    // Also what only looks encrypted: without a key nothing could be written.
+    const Result<void> secret = judge_secrecy(*request, source, not_copied(*request, *source), node.get());
+    const bool locked = tools::is_encrypted(node.get()) && request->key_file.empty();
+    if (!secret || locked) {
+      co_await close_graph(node);
+      if (!secret) co_return std::unexpected(secret.error());
+      co_return fail("'{}' is encrypted; give its key (--key-file)", request->target);
+    }
+  }
   if (node->size() == source->size()) co_return node;
   const u64 size = node->size();
   co_await close_graph(node);

@@ -30,7 +30,12 @@ std::string target_format(const JobRequest& request);
 // What a target for the disk `source` is to be. Errors: kTop of what stands on nothing.
 Result<TargetShape> target_shape(const JobRequest& request, Node& source);
 Result<void> make_target(const JobRequest& request, const TargetShape& shape);
+// Errors: what `from` (down to `base`, which is not looked at) encrypts would be readable in `to`, and the request does
+// not say that this is meant. nullptr for `to`: a new target.
+Result<void> judge_secrecy(const JobRequest& request, Node* from, const Node* base, Node* to);
 // Without its backing image.
-Task<Result<NodePtr>> open_target(Executor* executor, const JobRequest* request, const Node* source);
+Task<Result<NodePtr>> open_target(Executor* executor, const JobRequest* request, Node* source);
+// Of the disk `source`, with all below it; nullptr: everything is copied.
+const Node* not_copied(const JobRequest& request, const Node& source);
 
 }  // namespace bulkhead::block

@@ -12,6 +12,7 @@ Task<Result<void>> CommitJob::prepare() {
   root_ = disk().root();
   BH_CO_ASSIGN(top_, find_below(root_.get(), request().top));
   BH_CO_ASSIGN(base_, find_below(top_, request().base));
+  BH_CO_TRY(judge_secrecy(request(), top_, base_, base_));
   co_return Result<void>{};
 }
 

@@ -22,6 +22,8 @@ Result<void> judge(const JobRequest& request, const Disk& disk) {
   if (has_target(request) && request.target.empty()) return fail("a {} needs a target", name_of(request.kind));
   if (!request.bitmap.empty() && (request.kind != JobKind::kBackup || request.sync != JobSync::kFull))
     return fail("a bitmap is for a backup, and says itself what is copied");
+  if (request.sync == JobSync::kNone && (request.kind != JobKind::kBackup || request.existing))
+    return fail("sync=none is for a backup into a new image");
   if (disk.read_only() && (request.kind == JobKind::kCommit || request.kind == JobKind::kStream))
     return fail("the disk is read-only; its images can be mirrored or backed up");
   return {};
@@ -67,7 +69,11 @@ Result<std::string> DiskJobs::start(JobRequest request) {
     if (request.id.empty()) request.id = fmt::format("{}{}", name_of(request.kind), count_++);
     if (find(request.id) != nullptr)
       shape = fail("there is a job '{}' already; dismiss it, or name another", request.id);
-    if (shape && has_target(request)) shape = target_shape(request, *disk_.root());
+    if (!shape || !has_target(request)) return;
+    shape = target_shape(request, *disk_.root());
+    if (request.existing) return;
+    const Result<void> secret = judge_secrecy(request, disk_.root().get(), not_copied(request, *disk_.root()), nullptr);
+    if (!secret) shape = std::unexpected(secret.error());
   });
   if (!shape) return std::unexpected(shape.error());
   if (has_target(request)) BH_TRY(make_target(request, *shape));

@@ -3,6 +3,7 @@
 
 #include <cstring>
 #include <filesystem>
+#include <fstream>
 #include <random>
 
 #include "block/debug/debug_node.h"
@@ -263,6 +264,148 @@ TEST_F(JobTest, BackupHoldsTheMomentItBegan) {
     expect_clean("copy.qcow2");
     expect_clean("top.qcow2");
   }
+}
+
+TEST_F(JobTest, BackupOfWhatIsOverwritten) {
+  make_chain();
+  open("top.qcow2");
+  const std::vector<std::byte> then = guest_->content();
+  JobRequest request{.kind = JobKind::kBackup, .target = path("undo.qcow2"), .sync = JobSync::kNone};
+  ASSERT_TRUE(jobs_->start(request));
+  EXPECT_EQ(wait(JobState::kReady).state, JobState::kReady);
+  guest_->begin();
+  while (guest_->done() < 300) std::this_thread::yield();
+  guest_->end();
+  guest_->judge();
+  ASSERT_TRUE(jobs_->complete("backup0"));
+  const JobStatus end = conclude();
+  EXPECT_FALSE(end.failed || end.cancelled || end.pivoted) << end.last_error;
+  request.existing = true;
+  EXPECT_FALSE(jobs_->start(request));
+  const std::vector<std::byte> now = guest_->content();
+  close();
+  EXPECT_TRUE(contents("undo.qcow2") == then);
+  EXPECT_TRUE(contents("top.qcow2") == now);
+  EXPECT_NE(now, then);
+  for (const char* const name : {"undo.qcow2", "top.qcow2"}) expect_clean(name);
+}
+
+// A disk whose images are encrypted: copies are, too, unless it is said that they need not be.
+class SecretJobTest : public JobTest {
+ protected:
+  void make_secret(const char* name, const char* below = nullptr) {
+    auto session = tools::Session::create();
+    tools::NewImage image{.path = path(name), .format = "qcow2", .options = {}};
+    image.options.size = 2_MiB;
+    if (below != nullptr) image.options.backing_file = below, image.options.backing_format = "qcow2";
+    image.key_file = key();
+    image.key_time_ms = 1;
+    ASSERT_TRUE(tools::create_image(**session, image));
+    auto node = (*session)->open({.path = image.path,
+                                  .format = "qcow2",
+                                  .access = DiskAccess::kReadWrite,
+                                  .options = tools::key_options(key(), key())});
+    ASSERT_TRUE(node) << node.error().message;
+    ASSERT_EQ((*session)->run((*node)->write_bytes(1_MiB, std::vector<std::byte>(300_KiB, std::byte{0x5e}))),
+              IoStatus::kOk);
+    ASSERT_TRUE((*session)->close(*node));
+  }
+  std::string key() {
+    const std::string name = path("key");
+    if (!fs::exists(name)) std::ofstream{name} << "a passphrase";
+    return name;
+  }
+  void open_secret(const char* name) {
+    auto disk = open_disk({.path = path(name), .key_file = key(), .backing_key_file = key()});
+    ASSERT_TRUE(disk) << disk.error().message;
+    disk_ = std::move(*disk);
+    jobs_ = std::make_unique<DiskJobs>(*disk_);
+    guest_ = std::make_unique<Guest>(*disk_);
+    guest_->learn();
+  }
+  bool is_secret(const char* name) {
+    std::ifstream in{path(name), std::ios::binary};
+    const std::string all{std::istreambuf_iterator<char>{in}, {}};
+    return !all.contains(std::string(64, 0x5e));
+  }
+};
+
+TEST_F(SecretJobTest, TargetsAreEncryptedOrRefused) {
+  make_secret("top.qcow2");
+  open_secret("top.qcow2");
+  const auto refusal = [&](JobRequest request) {
+    const auto started = jobs_->start(std::move(request));
+    return started ? std::string{} : started.error().message;
+  };
+  EXPECT_NE(refusal({.kind = JobKind::kBackup, .target = path("a.qcow2")}).find("--unencrypted"), std::string::npos);
+  EXPECT_FALSE(fs::exists(path("a.qcow2")));
+  EXPECT_NE(refusal({.kind = JobKind::kMirror, .target = path("a.raw"), .key_file = key()}).find("qcow2 target"),
+            std::string::npos);
+  std::ofstream{path("there.raw")} << std::string(2_MiB, 'x');
+  EXPECT_NE(refusal({.kind = JobKind::kMirror, .target = path("there.raw"), .existing = true}).find("--unencrypted"),
+            std::string::npos);
+  ASSERT_TRUE(jobs_->start({.kind = JobKind::kBackup, .target = path("plain.raw"), .unencrypted = true}));
+  EXPECT_FALSE(conclude().failed);
+  EXPECT_FALSE(is_secret("plain.raw"));
+  EXPECT_TRUE(contents("plain.raw", "raw") == guest_->content());
+  ASSERT_TRUE(
+      jobs_->start({.kind = JobKind::kBackup, .target = path("copy.qcow2"), .key_file = key(), .key_time_ms = 1}));
+  EXPECT_FALSE(conclude().failed);
+  EXPECT_NE(refusal({.kind = JobKind::kBackup, .target = path("copy.qcow2"), .existing = true}).find("key-file"),
+            std::string::npos);
+  guest_->begin();
+  ASSERT_TRUE(jobs_->start({.kind = JobKind::kMirror,
+                            .target = path("other.qcow2"),
+                            .key_file = key(),
+                            .key_time_ms = 1,
+                            .auto_complete = true}));
+  const JobStatus end = conclude();
+  EXPECT_TRUE(end.pivoted) << end.last_error;
+  const u64 before = guest_->done();
+  while (guest_->done() < before + 50) std::this_thread::yield();
+  guest_->end();
+  guest_->judge();
+  const std::vector<std::byte> now = guest_->content();
+  close();
+  open_secret("other.qcow2");
+  EXPECT_TRUE(guest_->content() == now);
+  close();
+  for (const char* const name : {"copy.qcow2", "other.qcow2", "top.qcow2"}) {
+    EXPECT_TRUE(is_secret(name)) << name;
+    expect_clean(name);
+  }
+}
+
+TEST_F(SecretJobTest, NothingSecretComesUpOrDownUnasked) {
+  make_secret("base.qcow2");
+  {
+    auto session = tools::Session::create();
+    tools::NewImage plain{.path = path("mid.qcow2"), .format = "qcow2", .options = {}};
+    plain.options.size = 2_MiB;
+    plain.options.backing_file = "base.qcow2";
+    plain.options.backing_format = "qcow2";
+    ASSERT_TRUE(tools::create_image(**session, plain));
+  }
+  make_secret("top.qcow2", "mid.qcow2");
+  open_secret("top.qcow2");
+  const auto commit = jobs_->start({.kind = JobKind::kCommit});
+  ASSERT_FALSE(commit);
+  EXPECT_NE(commit.error().message.find("--unencrypted"), std::string::npos);
+  // Down into what is encrypted, and up into it, is no matter.
+  ASSERT_TRUE(jobs_->start({.kind = JobKind::kCommit, .base = path("base.qcow2"), .auto_complete = true}));
+  EXPECT_TRUE(conclude().pivoted);
+  const std::vector<std::byte> now = guest_->content();
+  close();
+  open_secret("base.qcow2");
+  EXPECT_TRUE(guest_->content() == now);
+  close();
+  open_secret("mid.qcow2");
+  const auto stream = jobs_->start({.kind = JobKind::kStream});
+  ASSERT_FALSE(stream);
+  EXPECT_NE(stream.error().message.find("--unencrypted"), std::string::npos);
+  ASSERT_TRUE(jobs_->start({.kind = JobKind::kStream, .unencrypted = true}));
+  EXPECT_FALSE(conclude().failed);
+  EXPECT_FALSE(is_secret("mid.qcow2"));
 }
 
 TEST_F(JobTest, BackupByBitmapIsWhatChangedSinceTheLast) {

@@ -6,7 +6,7 @@ namespace bulkhead::block {
 namespace {
 
 constexpr std::array<std::string_view, 4> kKinds = {"mirror", "backup", "stream", "commit"};
-constexpr std::array<std::string_view, 2> kSyncs = {"full", "top"};
+constexpr std::array<std::string_view, 3> kSyncs = {"full", "top", "none"};
 constexpr std::array<std::string_view, 3> kActions = {"report", "stop", "ignore"};
 constexpr std::array<std::string_view, 6> kStates = {"running", "paused",     "stopped",
                                                      "ready",   "completing", "concluded"};

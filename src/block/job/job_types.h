@@ -9,8 +9,9 @@
 namespace bulkhead::block {
 
 enum class JobKind : u8 { kMirror, kBackup, kStream, kCommit };
-// kFull: all that the disk reads as. kTop: what its top image holds; the copy stands on the same backing image.
-enum class JobSync : u8 { kFull, kTop };
+// kFull: all that the disk reads as. kTop: what its top image holds; the copy stands on the same backing image. kNone,
+// of a backup: only what the guest changes, as it was before; the copy stands on the disk's image.
+enum class JobSync : u8 { kFull, kTop, kNone };
 // kStop: the job halts until it is resumed, and then tries again. kIgnore: it goes on elsewhere and comes back later.
 enum class JobErrorAction : u8 { kReport, kStop, kIgnore };
 // kStopped: by an error. kReady: all is copied, and changes are copied at once; it waits to be completed.
@@ -18,10 +19,13 @@ enum class JobState : u8 { kRunning, kPaused, kStopped, kReady, kCompleting, kCo
 
 struct JobRequest {
   JobKind kind = JobKind::kMirror;
-  std::string id{};       // empty: one is chosen
-  std::string target{};   // mirror, backup: a file, made anew unless `existing`
-  std::string format{};   // of the target: raw, qcow2; empty: by its name
-  bool existing = false;  // write into the file that is there, of the disk's size
+  std::string id{};             // empty: one is chosen
+  std::string target{};         // mirror, backup: a file, made anew unless `existing`
+  std::string format{};         // of the target: raw, qcow2; empty: by its name
+  std::string key_file{};       // of the target: what is made is encrypted with it
+  unsigned key_time_ms = 1000;  // that unlocking what is made is to take
+  bool unencrypted = false;     // the target of an encrypted disk need not be encrypted
+  bool existing = false;        // write into the file that is there, of the disk's size
   JobSync sync = JobSync::kFull;
   std::string bitmap{};  // backup: only what this bitmap of the disk's image says; it starts over if all went well
   std::string base{};    // stream: what stays below; commit: where to. A file of the chain; empty: nothing; the next

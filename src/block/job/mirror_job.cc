@@ -27,6 +27,7 @@ Task<Result<void>> MirrorJob::prepare_mirror() {
 // The base is part of the graph; it is opened for writing when work begins.
 Task<Result<void>> MirrorJob::prepare_commit() {
   BH_CO_ASSIGN(Node* const base, find_below(source_.get(), request().base));
+  BH_CO_TRY(judge_secrecy(request(), source_.get(), base, base));
   if (base->size() > source_->size())
     co_return fail("'{}' is larger than the disk that is to be committed into it; resize the disk first", base->name());
   target_ = base->shared_from_this();

@@ -13,8 +13,10 @@ Task<Result<void>> StreamJob::prepare() {
   if (image_ == nullptr || image_->child(ChildRole::kBacking) == nullptr)
     co_return fail("'{}' stands on no other image: there is nothing to stream", root_->name());
   if (disk().read_only()) co_return fail("'{}' is read-only", root_->name());
-  if (request().base.empty()) co_return Result<void>{};
-  BH_CO_ASSIGN(base_, find_below(image_, request().base));
+  if (!request().base.empty()) {
+    BH_CO_ASSIGN(base_, find_below(image_, request().base));
+  }
+  BH_CO_TRY(judge_secrecy(request(), image_->child(ChildRole::kBacking), base_, image_));
   co_return Result<void>{};
 }
 

@@ -129,6 +129,9 @@ Task<Result<void>> Qcow2Node::open_children(Opener* opener, OpenRequest request)
   below.ancestors = request.ancestors;
   for (const auto& [name, value] : request.options)
     if (name.starts_with("backing.")) below.options[name.substr(8)] = value;
+  // One key for the whole chain below, where no other is given.
+  if (const auto key = request.options.find("backing.key-file"); key != request.options.end())
+    below.options.try_emplace("backing.key-file", key->second);
   // Without a format in the header its first bytes decide. It is nobody's raw disk: it stands below us, read-only. But
   // a chain made over a guest's raw disk would follow what the guest wrote there, so only an image without a backing
   // image of its own and without a data file may be found so.

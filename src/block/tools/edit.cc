@@ -43,7 +43,8 @@ Result<void> judge_backing(Session& session, NewImage& image, bool blindly) {
         options.backing_file);
   if (blindly) return {};
   BH_ASSIGN(NodePtr backing, session.open({.path = qcow2::child_path(image.path, options.backing_file),
-                                           .format = options.backing_format}));
+                                           .format = options.backing_format,
+                                           .options = key_options(image.backing_key_file, image.backing_key_file)}));
   if (options.size == 0) options.size = backing->size();
   return session.close(backing);
 }
@@ -81,14 +82,16 @@ Task<Result<void>> keep_contents(Node* image, Node* now) {
 Result<void> rebase_image(Session& session, const RebaseRequest& request) {
   OpenRequest open{.path = request.path, .format = "qcow2", .access = DiskAccess::kReadWrite};
   open.no_backing = request.unsafe;
+  open.options = key_options(request.key_file, request.backing_key_file);
   BH_ASSIGN(NodePtr node, session.open(open));
   if (!request.unsafe) {
     NodePtr now;
     if (!request.backing.empty()) {
       if (request.backing_format.empty())
         return fail("say which format '{}' has, with -F raw or -F qcow2", request.backing);
-      BH_ASSIGN(now, session.open(
-                         {.path = qcow2::child_path(request.path, request.backing), .format = request.backing_format}));
+      BH_ASSIGN(now, session.open({.path = qcow2::child_path(request.path, request.backing),
+                                   .format = request.backing_format,
+                                   .options = key_options(request.backing_key_file, request.backing_key_file)}));
     }
     BH_TRY(session.run(keep_contents(node.get(), now.get())));
     const IoStatus status = session.run(node->flush());  // before the name changes
@@ -98,16 +101,20 @@ Result<void> rebase_image(Session& session, const RebaseRequest& request) {
   return session.close(node);
 }
 
-Result<void> commit_image(Session& session, const std::string& path, bool keep, CopyProgress* progress) {
-  OpenRequest open{.path = path, .format = "qcow2", .access = keep ? DiskAccess::kReadOnly : DiskAccess::kReadWrite};
+Result<bool> commit_image(Session& session, const CommitRequest& request, CopyProgress* progress) {
+  const std::string& path = request.path;
+  OpenRequest open{
+      .path = path, .format = "qcow2", .access = request.keep ? DiskAccess::kReadOnly : DiskAccess::kReadWrite};
   open.no_backing = true;
+  open.options = key_options(request.key_file, {});
   BH_ASSIGN(NodePtr node, session.open(open));
   qcow2::Qcow2Node* const image = as_qcow2(node.get());
   const qcow2::Header& header = image->header();
   if (header.backing_file.empty()) return fail("'{}' has no backing file to commit to", path);
   OpenRequest below{.path = qcow2::child_path(path, header.backing_file),
                     .format = header.backing_format,
-                    .access = DiskAccess::kReadWrite};
+                    .access = DiskAccess::kReadWrite,
+                    .options = key_options(request.backing_key_file, request.backing_key_file)};
   BH_ASSIGN(NodePtr base, session.open(below));
   if (base->size() < node->size()) {
     const IoStatus status = session.run(base->truncate(node->size()));
@@ -117,13 +124,15 @@ Result<void> commit_image(Session& session, const std::string& path, bool keep, 
   how.only_top = true;
   how.target_is_zero = false;
   BH_TRY(session.run(copy(node.get(), base.get(), how, progress)));
+  const bool bared = is_encrypted(node.get()) && !is_encrypted(base.get());
   BH_TRY(session.close(base));
-  if (!keep) {
+  if (!request.keep) {
     const IoStatus status = session.run(image->make_empty());
     if (status != IoStatus::kOk && status != IoStatus::kUnsupported)
       return std::unexpected(failed(*node, "emptying", status));
   }
-  return session.close(node);
+  BH_TRY(session.close(node));
+  return bared;
 }
 
 }  // namespace bulkhead::block::tools

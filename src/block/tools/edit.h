@@ -21,9 +21,15 @@ Result<void> judge_backing(Session& session, NewImage& image, bool blindly);
 struct RebaseRequest {
   std::string path, backing, backing_format;
   bool unsafe = false;  // only the name: contents change if the new one's are others
+  std::string key_file{}, backing_key_file{};
 };
 Result<void> rebase_image(Session& session, const RebaseRequest& request);
-// Into the backing file. `keep`: the image is not emptied.
-Result<void> commit_image(Session& session, const std::string& path, bool keep, CopyProgress* progress);
+struct CommitRequest {
+  std::string path;
+  bool keep = false;  // the image is not emptied
+  std::string key_file{}, backing_key_file{};
+};
+// Into the backing file. Answers whether what was encrypted is not encrypted there.
+Result<bool> commit_image(Session& session, const CommitRequest& request, CopyProgress* progress);
 
 }  // namespace bulkhead::block::tools

@@ -37,6 +37,23 @@ Result<void> Session::close(const NodePtr& node) {
 
 qcow2::Qcow2Node* as_qcow2(Node* node) { return dynamic_cast<qcow2::Qcow2Node*>(node); }
 
+bool is_encrypted(Node* node) {
+  const qcow2::Qcow2Node* const image = as_qcow2(node);
+  return image != nullptr && image->header().encrypted();
+}
+
+bool any_encrypted(Node* node, const Node* base) {
+  while (node != nullptr && node != base && !is_encrypted(node)) node = node->child(ChildRole::kBacking);
+  return node != nullptr && node != base;
+}
+
+std::map<std::string, std::string> key_options(const std::string& key_file, const std::string& backing_key_file) {
+  std::map<std::string, std::string> out;
+  if (!key_file.empty()) out["key-file"] = key_file;
+  if (!backing_key_file.empty()) out["backing.key-file"] = backing_key_file;
+  return out;
+}
+
 Error failed(const Node& node, std::string_view what, IoStatus status) {
   const std::string why = node.last_error();
   return {fmt::format("{} '{}' failed: {}", what, node.name(), why.empty() ? std::string{text_of(status)} : why)};

@@ -27,13 +27,19 @@ class Session {
 };
 
 qcow2::Qcow2Node* as_qcow2(Node* node);  // or nullptr
+bool is_encrypted(Node* node);           // this image alone
+// Whether `node`, or an image that it stands on, is encrypted. `base`: where to stop, not looked at; nullptr: all.
+bool any_encrypted(Node* node, const Node* base = nullptr);
+// Options of OpenRequest for an image's key and for the keys of those below it; either may be empty.
+std::map<std::string, std::string> key_options(const std::string& key_file, const std::string& backing_key_file);
 
 // An image to be made: what was in the file is lost. `format`: raw or qcow2.
 struct NewImage {
   std::string path, format = "qcow2";
   qcow2::CreateOptions options;
-  std::string key_file{};       // not empty: encrypted by LUKS with what this file holds
-  unsigned key_time_ms = 1000;  // that unlocking it is to take
+  std::string key_file{};          // not empty: encrypted by LUKS with what this file holds
+  std::string backing_key_file{};  // of the images that it is to stand on
+  unsigned key_time_ms = 1000;     // that unlocking it is to take
 };
 Result<void> create_image(Session& session, const NewImage& image);
 

@@ -14,9 +14,13 @@ struct Text {
   std::string_view name;
   std::string JobRequest::* field;
 };
-const Text kTexts[] = {{"id", &JobRequest::id},         {"target", &JobRequest::target},
-                       {"format", &JobRequest::format}, {"bitmap", &JobRequest::bitmap},
-                       {"base", &JobRequest::base},     {"top", &JobRequest::top}};
+const Text kTexts[] = {{"id", &JobRequest::id},
+                       {"target", &JobRequest::target},
+                       {"format", &JobRequest::format},
+                       {"bitmap", &JobRequest::bitmap},
+                       {"base", &JobRequest::base},
+                       {"top", &JobRequest::top},
+                       {"key-file", &JobRequest::key_file}};
 
 // A name that is one of a few.
 template <class Value>
@@ -64,13 +68,14 @@ Result<void> take_job_argument(JobRequest& job, const std::string& name, const J
   if (name == "on-source-error") return take_name(value, name, block::parse_job_error_action, job.on_source_error);
   if (name == "on-target-error") return take_name(value, name, block::parse_job_error_action, job.on_target_error);
   if (name == "existing") return take_json(value, name, job.existing);
+  if (name == "unencrypted") return take_json(value, name, job.unencrypted);
   if (name == "auto-complete") return take_json(value, name, job.auto_complete);
   if (name == "speed") return take_json(value, name, job.speed);
   return fail("the request 'job-start' has no argument '{}'", printable(name, kShown));
 }
 
 Result<void> judge_job_arguments(const JobRequest& job) {
-  for (const std::string* path : {&job.target, &job.base, &job.top})
+  for (const std::string* path : {&job.target, &job.base, &job.top, &job.key_file})
     if (!path->empty() && !path->starts_with('/')) return fail("a job's files must be absolute paths");
   return {};
 }
@@ -81,6 +86,7 @@ Json job_arguments(const JobRequest& job) {
     if (!(job.*text.field).empty()) out[std::string{text.name}] = job.*text.field;
   out["sync"] = block::name_of(job.sync);
   out["existing"] = job.existing;
+  out["unencrypted"] = job.unencrypted;
   out["speed"] = job.speed;
   out["on-source-error"] = block::name_of(job.on_source_error);
   out["on-target-error"] = block::name_of(job.on_target_error);
