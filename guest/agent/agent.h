@@ -48,8 +48,9 @@ class Port {
 };
 // port.cc: the virtio console port of that name, or else Xen's; nullptr when neither appears within 10 s.
 Port* open_port(const char* name);
-// xen_port.cc: nullptr where the monitor does not listen, or modules are missing.
-Port* open_xen_port();
+// xen_port.cc: a channel by its directory below the zone's in xenstore; nullptr where the monitor does not listen, or
+// modules are missing. At most two.
+Port* open_xen_port(const char* directory);
 // Waits until the disk at `path` can be opened, at most `milliseconds`.
 bool wait_for_disk(const char* path, int milliseconds);
 
@@ -57,6 +58,14 @@ bool wait_for_disk(const char* path, int milliseconds);
 bool configure_network(char* network, Failure& failure);
 // The name servers that configure_network() has heard of, and our own name, for the C library.
 void write_names(const char* hostname);
+
+// volumes.cc: mounts the host's files at kFilesPlace as the kernel command line says: "bulkhead.files=virtiofs", or
+// "=channel" for fuse_channel.cc. True where there are none.
+bool mount_files(Failure& failure);
+// Binds one share to its place in the zone; `volume` as in volumes.h.
+bool bind_volume(char* volume, Failure& failure);
+// fuse_channel.cc: mounts a FUSE file system whose requests go to the monitor, by a thread of ours.
+bool mount_channel_files(const char* place, Failure& failure);
 
 // command.cc
 struct Command {

@@ -39,9 +39,13 @@ bool read_request(std::span<char> bytes, Failure& failure) {
   char* networks[kMaxNetworks] = {};
   for (unsigned i = 0; good && i < g_request.header.networks; ++i)
     good = (networks[i] = reader.next_string()) != nullptr;
+  char* volumes[kMaxVolumes] = {};
+  for (unsigned i = 0; good && i < g_request.header.volumes; ++i) good = (volumes[i] = reader.next_string()) != nullptr;
   if (!good || !reader.at_end()) return failed_plainly(failure, "the start request is malformed");
   const size_t length = strlen(hostname);
   if (length > 0) (void)!sethostname(hostname, length < kMaxHostname ? length : kMaxHostname);
+  for (unsigned i = 0; i < g_request.header.volumes; ++i)  // the command cannot do without what it was to have
+    if (!bind_volume(volumes[i], failure)) return false;
   for (unsigned i = 0; i < g_request.header.networks; ++i) {
     Failure this_one;  // the command may do without it
     if (!configure_network(networks[i], this_one)) complain(this_one);

@@ -85,6 +85,8 @@ int main() {
   if (!enter_root(root_failure)) {
     complain(root_failure);
     if (failure.text[0] != 0) root_failure = failure;  // a module that did not load explains more
+  } else if (!mount_files(root_failure)) {
+    complain(root_failure);
   }
   bring_loopback_up();
   serve(*port, root_failure);

@@ -77,7 +77,7 @@ Port* open_port(const char* name) {
   const long deadline = now_ms() + kPortTimeoutMs;
   do {
     if (const int fd = find_port(name); fd >= 0) return new (storage) VirtioPort{fd};
-    if (Port* const port = open_xen_port()) return port;
+    if (Port* const port = open_xen_port(kXenDirectory)) return port;
     sleep_a_millisecond();
   } while (now_ms() < deadline);
   return nullptr;

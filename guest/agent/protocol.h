@@ -21,7 +21,7 @@ inline constexpr char kPortName[] = "dev.bulkhead.agent";
 // Where there is no virtio: a directory in the zone's part of xenstore, which the monitor makes [xen/io/libxenvchan.h].
 inline constexpr char kXenDirectory[] = "data/bulkhead/agent";
 inline constexpr std::uint32_t kMagic = 0x62'68'64'01;  // in kHello
-inline constexpr std::uint32_t kProtocolVersion = 1;
+inline constexpr std::uint32_t kProtocolVersion = 2;
 inline constexpr std::uint32_t kHeaderSize = 8;
 inline constexpr std::uint32_t kMaxPayload = 32 * 1024 - kHeaderSize;  // a frame fits the guest driver's largest write
 inline constexpr std::uint32_t kWindow = 256 * 1024;                   // bytes of credit at the start of each stream

@@ -25,6 +25,7 @@ namespace bulkhead::agent {
 namespace {
 
 constexpr std::uint16_t kMonitor = 0;  // its domain
+constexpr unsigned kXenPorts = 2;      // the agent's own, and the files'
 
 bool read_whole(int fd, void* out, size_t size) {
   for (size_t done = 0; done < size;) {
@@ -36,9 +37,9 @@ bool read_whole(int fd, void* out, size_t size) {
 }
 
 // One request to xenstore and its answer, which is only good or bad.
-bool ask_store(int store, std::uint32_t type, const char* node, const char* value) {
+bool ask_store(int store, const char* directory, std::uint32_t type, const char* node, const char* value) {
   char path[128];
-  const int path_size = snprintf(path, sizeof path, "%s%s", kXenDirectory, node) + 1;  // with its NUL
+  const int path_size = snprintf(path, sizeof path, "%s%s", directory, node) + 1;  // with its NUL
   const size_t value_size = value == nullptr ? 0 : strlen(value);
   char request[sizeof(xsd_sockmsg) + sizeof path + 32];
   const xsd_sockmsg header{type, 1, 0, static_cast<std::uint32_t>(path_size + value_size)};
@@ -53,10 +54,10 @@ bool ask_store(int store, std::uint32_t type, const char* node, const char* valu
   return read_whole(store, rest, answer.len) && answer.type == type;
 }
 
-bool write_number(int store, const char* node, std::uint32_t number) {
+bool write_number(int store, const char* directory, const char* node, std::uint32_t number) {
   char text[16];
   snprintf(text, sizeof text, "%u", number);
-  return ask_store(store, XS_WRITE, node, text);
+  return ask_store(store, directory, XS_WRITE, node, text);
 }
 
 // Shared pages that live as long as we do.
@@ -141,14 +142,19 @@ class XenPort final : public Port {
 
 // Shows the monitor what there is; the event channel last, for that is what it connects by. One left by an earlier
 // kernel goes first, lest it be taken for ours.
-bool publish(int store, std::uint32_t reference, std::uint32_t port) {
-  ask_store(store, XS_RM, "/event-channel", nullptr);
-  return write_number(store, "/ring-ref", reference) && write_number(store, "/event-channel", port);
+bool publish(int store, const char* directory, std::uint32_t reference, std::uint32_t port) {
+  ask_store(store, directory, XS_RM, "/event-channel", nullptr);
+  return write_number(store, directory, "/ring-ref", reference) &&
+         write_number(store, directory, "/event-channel", port);
 }
 
-Port* offer(int store) {
-  static std::uint32_t references[VchanServer::kPages];
-  alignas(XenPort) static std::byte storage[sizeof(XenPort)];
+Port* offer(int store, const char* directory) {
+  static unsigned offered = 0;
+  if (offered == kXenPorts) return nullptr;
+  static std::uint32_t all_references[kXenPorts][VchanServer::kPages];
+  alignas(XenPort) static std::byte all_storage[kXenPorts][sizeof(XenPort)];
+  auto& references = all_references[offered];
+  auto& storage = all_storage[offered];
   const int events = open("/dev/xen/evtchn", O_RDWR | O_NONBLOCK | O_CLOEXEC);
   if (events < 0) return nullptr;
   ioctl_evtchn_bind_unbound_port unbound{kMonitor};
@@ -156,7 +162,10 @@ Port* offer(int store) {
   std::byte* const pages = port > 0 ? allocate_pages(references) : nullptr;
   if (pages != nullptr) {
     auto* const made = new (storage) XenPort{events, static_cast<std::uint32_t>(port), pages, references};
-    if (publish(store, references[0], static_cast<std::uint32_t>(port))) return made;
+    if (publish(store, directory, references[0], static_cast<std::uint32_t>(port))) {
+      ++offered;
+      return made;
+    }
     munmap(pages, VchanServer::kPages * VchanServer::kPage);
   }
   close(events);
@@ -165,12 +174,12 @@ Port* offer(int store) {
 
 }  // namespace
 
-Port* open_xen_port() {
+Port* open_xen_port(const char* directory) {
   // In the order of what is missing most often. The file of xenstore is there on every Xen guest, our directory only
   // where the monitor listens.
   const int store = open("/dev/xen/xenbus", O_RDWR | O_CLOEXEC);
   if (store < 0) return nullptr;
-  Port* const port = ask_store(store, XS_READ, "", nullptr) ? offer(store) : nullptr;
+  Port* const port = ask_store(store, directory, XS_READ, "", nullptr) ? offer(store, directory) : nullptr;
   close(store);
   return port;
 }

@@ -15,7 +15,7 @@ constexpr const char* kVersion = "bulkhead 0.1.0";
 // Raw texts as CLI11 fills them; judged afterwards, so that every error reads the same.
 struct Raw {
   std::string backend = "auto", engine = "auto", memory = "512M", rootfs, abi = "xen";
-  std::vector<std::string> disks, environment, engine_options, networks, ports;
+  std::vector<std::string> disks, environment, engine_options, networks, ports, volumes;
   Common common;
   zone::MachineSpec machine;
   zone::ZoneSpec run;
@@ -64,6 +64,9 @@ void add_run(CLI::App& app, Raw& raw) {
   app.add_option("--writable", raw.run.rootfs.writable,
                  "a raw image as writable root; made from ROOTFS if it is not there");
   app.add_option("--env", raw.environment, "NAME=VALUE, or NAME to pass ours on; may be repeated")
+      ->allow_extra_args(false);
+  app.add_option("--volume", raw.volumes,
+                 "HOST:GUEST[:ro]: a folder or file of this host, at a path in the zone; may be repeated")
       ->allow_extra_args(false);
   app.add_option("--workdir", raw.run.directory, "the command's working directory")->capture_default_str();
   app.add_option("--boot-timeout", raw.run.boot_timeout_s, "seconds until the agent must be up")->capture_default_str();
@@ -222,6 +225,23 @@ Result<void> judge_machine(Raw& raw) {
   return {};
 }
 
+// HOST may have colons in it; GUEST may not.
+Result<zone::VolumeSpec> volume_spec(const std::string& text) {
+  zone::VolumeSpec volume;
+  std::string rest = text;
+  volume.read_only = rest.ends_with(":ro");
+  if (volume.read_only || rest.ends_with(":rw")) rest.resize(rest.size() - 3);
+  const std::size_t colon = rest.rfind(':');
+  if (colon == std::string::npos || colon == 0)
+    return fail("--volume {}: it must be HOST:GUEST, HOST:GUEST:ro or HOST:GUEST:rw", text);
+  volume.host = rest.substr(0, colon);
+  volume.guest = rest.substr(colon + 1);
+  if (!volume.guest.starts_with('/') || volume.guest.find_first_not_of('/') == std::string::npos)
+    return fail("--volume {}: the place in the zone must be an absolute path, and not /", text);
+  if (volume.guest.size() > 1024) return fail("--volume {}: the place in the zone is too long", text);
+  return volume;
+}
+
 Result<Command> finish_run(Raw& raw, const std::vector<std::string>& command) {
   BH_TRY(judge_machine(raw));
   if (command.empty()) return fail("there is no command to run: put it behind --, as in `bulkhead run -- uname -a`");
@@ -234,6 +254,12 @@ Result<Command> finish_run(Raw& raw, const std::vector<std::string>& command) {
     BH_TRY(split_pair(variable, "--env"));
     raw.run.environment.push_back(variable);
   }
+  for (const std::string& text : raw.volumes) {
+    BH_ASSIGN(zone::VolumeSpec volume, volume_spec(text));
+    raw.run.volumes.push_back(std::move(volume));
+  }
+  if (raw.volumes.size() > fs::FileServer::kMaxShares)
+    return fail("{} volumes: a zone has at most {}", raw.volumes.size(), fs::FileServer::kMaxShares);
   if (!raw.run.directory.starts_with('/')) return fail("--workdir {}: it must be an absolute path", raw.run.directory);
   if (raw.run.boot_timeout_s < 1 || raw.run.boot_timeout_s > 86400)
     return fail("--boot-timeout {}: it must be 1 to 86400 seconds", raw.run.boot_timeout_s);

@@ -7,6 +7,7 @@
 
 #include "base/log.h"
 #include "control/commands.h"
+#include "fs/process/file_server.h"
 
 namespace bulkhead::control {
 namespace {
@@ -66,6 +67,7 @@ int say_failure(const Error& error, Surroundings& around) {
 }
 
 int main_program(int argc, char** argv) {
+  if (fs::asked_to_serve(argc, argv)) return fs::serve(argc, argv);
   const Nanoseconds start = HostClock{}.now();
   ensure_standard_descriptors();
   auto signals = zone::EndSignals::take();

@@ -9,6 +9,7 @@ inline constexpr u32 kTypeNetwork = 1;
 inline constexpr u32 kTypeBlock = 2;
 inline constexpr u32 kTypeConsole = 3;
 inline constexpr u32 kTypeEntropy = 4;
+inline constexpr u32 kTypeFileSystem = 26;
 
 // Device status [virtio-1.3 §2.1].
 inline constexpr u8 kStatusAcknowledge = 1;

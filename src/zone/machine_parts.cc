@@ -48,6 +48,11 @@ Result<MachineParts> machine_parts(const MachineSpec& spec, const std::vector<Di
 
 namespace {
 
+std::string channel_directory(const std::string& port) {
+  if (port == agent::kPortName) return agent::kXenDirectory;
+  return port.starts_with("data/") ? port : "data/" + port;
+}
+
 Result<machine::PvConfig> pv_config(const machine::MicrovmConfig& config) {
   if (!config.modules.empty()) return fail("Multiboot modules are for -V pvh: a Xen PV kernel has no Multiboot header");
   if (config.debug_exit) return fail("--debug-exit is for -V pvh: the virt backend pv has no I/O ports");
@@ -56,7 +61,7 @@ Result<machine::PvConfig> pv_config(const machine::MicrovmConfig& config) {
   pv.hypervisor_console = config.debugcon;
   for (const auto& port : config.console_ports) {
     if (!port.is_console)
-      pv.channels.push_back({port.name == agent::kPortName ? agent::kXenDirectory : "data/" + port.name, port.backend});
+      pv.channels.push_back({channel_directory(port.name), port.backend});
     else if (pv.console == nullptr)
       pv.console = port.backend;
     else

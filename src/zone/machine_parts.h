@@ -10,6 +10,7 @@
 #include "machine/microvm/microvm.h"
 #include "net/open/net_config.h"
 #include "zone/report.h"
+#include "zone/shared_files.h"
 #include "zone/zone_spec.h"
 
 namespace bulkhead::zone {
@@ -20,8 +21,9 @@ struct MachineParts {
   std::vector<std::unique_ptr<block::Disk>> disks;
   std::map<block::Disk*, std::unique_ptr<block::DiskJobs>> jobs;  // of those that had some; end before the disks
   std::vector<net::Network> networks;
-  std::vector<DiskSpec> files;  // what config.disks are, one by one
-  bool has_root = false;        // the first disk is the zone's root
+  std::vector<DiskSpec> files;                // what config.disks are, one by one
+  bool has_root = false;                      // the first disk is the zone's root
+  std::unique_ptr<SharedFiles> shared_files;  // null: none
   machine::MicrovmConfig config;
 };
 

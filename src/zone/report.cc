@@ -106,6 +106,18 @@ bool is_counted(std::string_view mapping) {
   return !mapping.contains(kGuestRam) && !(mapping.contains(kCode) && mapping.contains(" r-xs "));
 }
 
+Json files_json(const device::FsStatistics& files) {
+  Json out = Json::object();
+  for (const auto& [name, value] : files.counters) out[name] = value;
+  out["depth"] = files.depth;
+  out["deepest"] = files.deepest;
+  Json& requests = out["by_request"] = Json::object();
+  for (const device::FsStatistics::Request& one : files.requests)
+    requests[one.name] = {
+        {"count", one.count}, {"mean_ns", mean(one.sum_ns, one.count)}, {"p50_ns", one.p50_ns}, {"p99_ns", one.p99_ns}};
+  return out;
+}
+
 }  // namespace
 
 u64 resident_bytes_beyond_guest(std::string_view smaps) {
@@ -151,6 +163,7 @@ std::string report_json(const Report& report, int indent) {
       {"hypercalls", hypercalls_json(report.hypercalls)},
       {"disk_statistics", disks_json(report.disks)},
       {"network_statistics", networks_json(report.networks)},
+      {"file_statistics", report.files ? files_json(*report.files) : Json(nullptr)},
       {"engine_counters", counters},
       {"resets", report.resets},
       {"monitor_rss_bytes", report.monitor_rss_bytes},

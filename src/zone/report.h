@@ -6,6 +6,7 @@
 
 #include "base/clock.h"
 #include "base/result.h"
+#include "device/core/fs/fs_statistics.h"
 #include "machine/machine.h"
 
 namespace bulkhead::zone {
@@ -27,6 +28,7 @@ struct Report {
   std::vector<machine::HypercallStatistics> hypercalls;  // empty where the guest has no hypercalls
   std::vector<machine::DiskStatistics> disks;
   std::vector<machine::NetworkStatistics> networks;
+  std::optional<device::FsStatistics> files;  // of the host, where the zone has any
   std::vector<std::pair<std::string, u64>> engine_counters;
   u64 monitor_rss_bytes = 0;  // without the guest's memory
   unsigned resets = 0;

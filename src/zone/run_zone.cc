@@ -4,10 +4,12 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include <filesystem>
 #include <optional>
 #include <thread>
 
 #include "base/assert.h"
+#include "guest/agent/volumes.h"
 #include "zone/agent_loop.h"
 #include "zone/kernel/initramfs.h"
 #include "zone/kernel/kernel_store.h"
@@ -21,7 +23,7 @@ namespace {
 constexpr std::size_t kShownLines = 20;
 constexpr std::string_view kPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-std::string command_line(engine::VirtBackend backend, const RootDisk& root, std::size_t disks,
+std::string command_line(engine::VirtBackend backend, const RootDisk& root, std::size_t disks, bool files,
                          const std::string& append) {
   // quiet: each console byte is an exit. panic=-1: a panic becomes a reset, which we see at once. no_timer_check: the
   // kernel's test whether PIT interrupts arrive in time fails when the host has no time for us, not when they are lost.
@@ -31,14 +33,28 @@ std::string command_line(engine::VirtBackend backend, const RootDisk& root, std:
       fmt::format("{} quiet panic=-1 bulkhead.root={} bulkhead.rootfs={}", hardware,
                   root.access == RootAccess::kWritable ? "writable" : "overlay", format_name(root.format));
   line += fmt::format(" bulkhead.disks={}", disks);
+  if (files) line += fmt::format(" {}={}", agent::kFilesWord, SharedFiles::command_line(backend));
   if (!append.empty()) line += " " + append;
   return line;
+}
+
+// The share that a volume is.
+std::string volume_share(std::size_t index) { return fmt::format("volume{}", index); }
+
+std::vector<fs::ShareSpec> all_shares(const ZoneSpec& spec) {
+  std::vector<fs::ShareSpec> shares = spec.machine.shares;
+  for (std::size_t i = 0; i < spec.volumes.size(); ++i)
+    shares.push_back({volume_share(i), std::filesystem::absolute(spec.volumes[i].host), spec.volumes[i].read_only});
+  return shares;
 }
 
 Result<std::string> start_request(const ZoneSpec& spec, const std::vector<net::Network>& networks) {
   StartRequest request{
       .terminal = spec.terminal, .hostname = spec.machine.name, .directory = spec.directory, .arguments = spec.command};
   for (const net::Network& network : networks) request.networks.push_back(network.for_agent());
+  for (std::size_t i = 0; i < spec.volumes.size(); ++i)
+    request.volumes.push_back(
+        fmt::format("{} {} {}", volume_share(i), spec.volumes[i].read_only ? "ro" : "rw", spec.volumes[i].guest));
   if (const auto size = our_terminal_size()) {
     request.columns = size->columns;
     request.rows = size->rows;
@@ -59,24 +75,28 @@ Result<MachineParts> prepare(const ZoneSpec& spec, std::vector<net::Network> net
   BH_ASSIGN(const RootDisk root, prepare_rootfs(spec.rootfs, cache, workshop));
   BH_ASSIGN(MachineParts parts,
             machine_parts(spec.machine, {{root.path, root.access == RootAccess::kOverlay}}, std::move(networks)));
+  BH_ASSIGN(parts.shared_files, SharedFiles::open(all_shares(spec), spec.machine.backend, parts.config));
+  const bool files = parts.shared_files != nullptr;
   parts.config.kernel_path = kernel.path;
   parts.config.initrd_path = spec.machine.initrd;
   if (spec.machine.initrd.empty()) {
     BH_ASSIGN(parts.config.initrd_path,
-              initramfs_for(kernel, spec.machine.backend, root.format, root.access, cache, workshop));
+              initramfs_for(kernel, {spec.machine.backend, root.format, root.access, files}, cache, workshop));
   }
-  parts.config.command_line = command_line(spec.machine.backend, root, parts.config.disks.size(), spec.machine.append);
+  parts.config.command_line =
+      command_line(spec.machine.backend, root, parts.config.disks.size(), files, spec.machine.append);
   return parts;
 }
 
-ZoneEnd run_machine(machine::Machine& machine, AgentLoop& loop, ZoneControl& control, ConsoleLog& console,
-                    Report& report) {
+ZoneEnd run_machine(machine::Machine& machine, const MachineParts& parts, AgentLoop& loop, ZoneControl& control,
+                    ConsoleLog& console, Report& report) {
   std::thread runner{[&] { loop.machine_finished(machine.run()); }};
   AgentLoop::Result result = loop.run();
   runner.join();
   control.ended(result.by_force);
   control.detach();
   take_statistics(machine, report);
+  if (parts.shared_files != nullptr) report.files = parts.shared_files->statistics();
   ZoneEnd end{result.exit_status, std::move(result.error), {}};
   if (result.console_tells) end.console_lines = console.last_lines(kShownLines);
   return end;
@@ -108,7 +128,8 @@ Result<ZoneEnd> run_zone(const ZoneSpec& spec, engine::Engine& engine, Cache& ca
   LoggedConsole uart{console}, hvc{console};
   AgentPort port{wake};
   parts.config.uart = &uart;
-  parts.config.console_ports = {{"", &hvc, true}, {agent::kPortName, &port, false}};
+  auto& ports = parts.config.console_ports;
+  ports.insert(ports.begin(), {{"", &hvc, true}, {agent::kPortName, &port, false}});
   BH_ASSIGN(const auto machine, make_machine(engine, spec.machine.backend, parts.config));
   report.milestones.kernel_loaded = HostClock{}.now();
   BH_TRY(networks_ready(parts));
@@ -128,7 +149,7 @@ Result<ZoneEnd> run_zone(const ZoneSpec& spec, engine::Engine& engine, Cache& ca
       [&] { machine->stop(); },
       [&] { control->serve(); }};
   control->attach(*machine, parts, report, loop);
-  return run_machine(*machine, loop, *control, console, report);
+  return run_machine(*machine, parts, loop, *control, console, report);
 }
 
 }  // namespace bulkhead::zone

@@ -6,6 +6,7 @@
 #include "base/ints.h"
 #include "block/disk/open_disk.h"
 #include "engine/choose.h"
+#include "fs/process/file_server.h"
 #include "machine/machine.h"
 #include "net/open/net_config.h"
 #include "zone/image/rootfs.h"
@@ -31,6 +32,14 @@ struct MachineSpec {
   bool networks_given = false;  // otherwise `run` has a user network, where it can
   std::vector<DiskSpec> disks;  // behind the root disk, if there is one
   std::vector<std::pair<std::string, std::string>> engine_options;
+  // What the zone may use of the host's files (`run`). Each is there at /run/bulkhead/files/NAME before the command.
+  std::vector<fs::ShareSpec> shares;
+};
+
+// A folder or file of the host's, somewhere in the zone.
+struct VolumeSpec {
+  std::string host, guest;  // guest: an absolute path, made if it is not there
+  bool read_only = false;
 };
 
 struct ZoneSpec {
@@ -39,6 +48,7 @@ struct ZoneSpec {
   std::vector<std::string> command;      // at least one
   std::vector<std::string> environment;  // "NAME=value", on top of the default
   std::string directory = "/";
+  std::vector<VolumeSpec> volumes;
   bool terminal = false;
   unsigned boot_timeout_s = 60;
 };

@@ -5,6 +5,7 @@
 
 #include "device/virtio/blk/blk.h"
 #include "device/virtio/console/console.h"
+#include "device/virtio/fs/fs.h"
 #include "device/virtio/net/net.h"
 #include "device/virtio/rng/rng.h"
 #include "spec/acpi.h"
@@ -86,6 +87,7 @@ Result<void> Board::add_virtio_devices(const MicrovmConfig& config) {
     net_cores_.push_back(std::make_unique<device::NetCore>(*network.end, network.settings));
     BH_TRY(add_virtio(std::make_unique<VirtioNet>(*net_cores_.back())));
   }
+  if (config.files != nullptr) BH_TRY(add_virtio(std::make_unique<VirtioFs>(*config.files, config.files_tag)));
   return {};
 }
 

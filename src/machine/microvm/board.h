@@ -41,7 +41,7 @@ class Board {
   Bus& mmio() { return mmio_; }
   // Asserts an interrupt for a moment; one that is not there is ignored. Any thread.
   void pulse(Gsi gsi);
-  // The windows of the virtio devices in the order of their slots: disks, console, rng, networks.
+  // The windows of the virtio devices in the order of their slots: disks, console, rng, networks, files.
   std::vector<DiskStatistics> disk_statistics() const;        // any thread
   std::vector<NetworkStatistics> network_statistics() const;  // any thread
   std::vector<VirtioMmioWindow> virtio_windows() const;

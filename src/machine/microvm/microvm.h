@@ -15,6 +15,7 @@
 namespace bulkhead::device {
 class ConsoleBackend;
 class EntropySource;
+class FsCore;
 }  // namespace bulkhead::device
 
 namespace bulkhead::machine {
@@ -37,6 +38,8 @@ struct MicrovmConfig : MachineConfig {
   std::vector<ConsolePort> console_ports;  // empty: no virtio console
   device::ConsoleBackend* uart = nullptr;  // the 16550's far end; null: output is dropped
   bool rng = true;
+  device::FsCore* files = nullptr;             // a virtio-fs device on it; null: none
+  std::string files_tag;                       // what the guest mounts
   device::ConsoleBackend* debugcon = nullptr;  // port 0xe9; null: not there
   bool debug_exit = false;                     // port 0xf4
 };

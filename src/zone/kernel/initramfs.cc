@@ -16,7 +16,8 @@ namespace {
 constexpr unsigned kKept = 16;  // archives in the cache
 constexpr std::string_view kLayout = "initramfs layout 3";
 
-std::vector<WantedModule> modules_for(engine::VirtBackend backend, RootFormat format, RootAccess access) {
+std::vector<WantedModule> modules_for(const InitramfsWants& wants) {
+  const auto& [backend, format, access, files] = wants;
   std::vector<WantedModule> wanted = {
       {"virtio_mmio"}, {"virtio_console"}, {"virtio_blk"}, {"virtio_rng", false}, {"virtio_net", false}};
   // The first look of xen_blkfront at its disks finds them not connected yet, and the next is 100 ms later.
@@ -27,6 +28,7 @@ std::vector<WantedModule> modules_for(engine::VirtBackend backend, RootFormat fo
               {.name = "xen_netfront", .required = false, .waits = true}};
   wanted.push_back({std::string{format_name(format)}});
   if (access == RootAccess::kOverlay) wanted.push_back({"overlay"});
+  if (files) wanted.push_back({backend == engine::VirtBackend::kPv ? "fuse" : "virtiofs"});
   return wanted;
 }
 
@@ -76,9 +78,9 @@ Result<void> write_archive(const KernelImage& kernel, const std::vector<WantedMo
 
 }  // namespace
 
-Result<std::string> initramfs_for(const KernelImage& kernel, engine::VirtBackend backend, RootFormat format,
-                                  RootAccess access, Cache& cache, Workshop& workshop) {
-  const std::vector<WantedModule> wanted = modules_for(backend, format, access);
+Result<std::string> initramfs_for(const KernelImage& kernel, const InitramfsWants& wants, Cache& cache,
+                                  Workshop& workshop) {
+  const std::vector<WantedModule> wanted = modules_for(wants);
   return cache.get("initramfs", key_of(kernel, wanted), workshop, kKept,
                    [&](const std::string& path) { return write_archive(kernel, wanted, path); });
 }

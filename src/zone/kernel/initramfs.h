@@ -9,8 +9,15 @@
 
 namespace bulkhead::zone {
 
+struct InitramfsWants {
+  engine::VirtBackend backend;
+  RootFormat format;
+  RootAccess access;
+  bool files = false;  // the host's, by virtio-fs or FUSE
+};
+
 // The path of the archive in the cache, made if it is not there yet.
-Result<std::string> initramfs_for(const KernelImage& kernel, engine::VirtBackend backend, RootFormat format,
-                                  RootAccess access, Cache& cache, Workshop& workshop);
+Result<std::string> initramfs_for(const KernelImage& kernel, const InitramfsWants& wants, Cache& cache,
+                                  Workshop& workshop);
 
 }  // namespace bulkhead::zone

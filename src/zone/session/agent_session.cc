@@ -40,14 +40,16 @@ std::string printable(std::string_view text, std::size_t limit) {
 
 std::string encode_start_request(const StartRequest& request) {
   if (request.arguments.empty() || request.arguments.size() > agent::kMaxArguments ||
-      request.environment.size() > agent::kMaxEnvironment || request.networks.size() > agent::kMaxNetworks)
+      request.environment.size() > agent::kMaxEnvironment || request.networks.size() > agent::kMaxNetworks ||
+      request.volumes.size() > agent::kMaxVolumes)
     return {};
   const agent::StartHeader header{request.terminal ? agent::kFlagTerminal : 0,
                                   request.columns,
                                   request.rows,
                                   static_cast<u32>(request.arguments.size()),
                                   static_cast<u32>(request.environment.size()),
-                                  static_cast<u32>(request.networks.size())};
+                                  static_cast<u32>(request.networks.size()),
+                                  static_cast<u32>(request.volumes.size())};
   std::string out(reinterpret_cast<const char*>(&header), sizeof header);
   bool sane = true;
   const auto add = [&](const std::string& text) {
@@ -59,6 +61,7 @@ std::string encode_start_request(const StartRequest& request) {
   for (const std::string& argument : request.arguments) add(argument);
   for (const std::string& variable : request.environment) add(variable);
   for (const std::string& network : request.networks) add(network);
+  for (const std::string& volume : request.volumes) add(volume);
   return sane && out.size() <= agent::kMaxStartRequest ? out : std::string{};
 }
 

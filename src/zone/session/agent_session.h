@@ -18,6 +18,7 @@ struct StartRequest {
   std::string hostname = {}, directory = "/";
   std::vector<std::string> arguments = {}, environment = {};  // environment: "NAME=value"
   std::vector<std::string> networks = {};                     // see guest/agent/start_request.h
+  std::vector<std::string> volumes = {};                      // see guest/agent/volumes.h
 };
 // The request as the agent reads it; empty when it is beyond the protocol's bounds (too long, a NUL inside).
 std::string encode_start_request(const StartRequest& request);
