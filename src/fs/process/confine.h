@@ -19,8 +19,8 @@ struct Confined {
 // One thread only, once. Errors: a share that cannot be opened.
 Result<Confined> confine(const std::vector<ShareSpec>& shares);
 
-// No new privileges, no capabilities but those that files need, no system calls but those of a file server. From here
-// on any other ends the process.
+// No new privileges, no capabilities but those that files need, no system calls but those of a file server: any other
+// fails with ENOSYS from here on.
 Result<void> seal(bool switch_users);
 
 // syscall_filter.cc
