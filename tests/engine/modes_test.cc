@@ -204,6 +204,34 @@ TEST_P(Conformance, SelfModifyingCode) {
   EXPECT_EQ(guest.report(), 499500u);
 }
 
+// Code that overwrites the flags becomes code that reads them: whoever jumps there must leave them in place from then
+// on.
+TEST_P(Conformance, CodeThatComesToReadFlagsGetsThem) {
+  BH_NEEDS(Need::kModifiedCode);
+  BH_CONFORMANCE_GUEST(guest);
+  guest.long_mode([](Code& c) {
+    Xbyak::Label again, target;
+    c.L(again);
+    c.mov(c.ebx, 0);
+    c.mov(c.eax, 0xff);
+    c.add(c.al, 1);
+    c.jmp(target, Code::T_NEAR);
+    c.nop(100);
+    c.L(target);
+    c.xor_(c.edx, c.edx);
+    c.nop(2, false);
+    c.mov(c.eax, c.ebx);
+    emit_report(c);
+    c.lea(c.rdi, c.ptr[c.rip + target]);
+    c.mov(c.dword[c.rdi], 0x90c3920f);  // setc bl; nop
+    emit_read_cr(c, 3);
+    emit_write_cr3(c);
+    c.jmp(again, Code::T_NEAR);
+  });
+  EXPECT_EQ(guest.report(), 0u);
+  for (int i = 0; i < 3; ++i) EXPECT_EQ(guest.report(), 1u);
+}
+
 // As a disk does when it reads a program into a page that held another one.
 TEST_P(Conformance, CodeWrittenByTheMachineIsSeen) {
   BH_CONFORMANCE_GUEST(guest);

@@ -64,7 +64,7 @@ class DbtRunner final : public CaseRunner {
       std::memcpy(code + (test.start - kCodeBase), test.code.data(), test.length);
       std::memset(code + (test.end() - kCodeBase), kHlt, kTerminatorSize);
     }
-    for (u64 page = 0; page < kCodeSize; page += kPageSize) shared_.code_page_written(*cpu_, kCodeGpa + page);
+    for (u64 page = 0; page < kCodeSize; page += kPageSize) shared_.code_written(*cpu_, kCodeGpa + page, kPageSize);
   }
 
   void run(const Case& test, Outcome& outcome) override {

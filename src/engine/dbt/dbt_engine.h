@@ -1,5 +1,6 @@
 // The built-in engine. Options: "dbt.mode" = "translator" (default) or "interpreter"; "dbt.cache" = MiB of translated
-// code for the whole partition, 4..1024.
+// code and its
+// descriptions for the whole partition, 4..1024 (default 40 for one vCPU, 24 for each of more).
 #pragma once
 #include <memory>
 

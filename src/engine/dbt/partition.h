@@ -1,5 +1,6 @@
 // A guest of the built-in engine: what its vCPUs share, the vCPUs, and the thread that runs their LAPIC timers.
 #pragma once
+#include <optional>
 #include <thread>
 
 #include "engine/dbt/cache/perf_map.h"
@@ -10,7 +11,7 @@ namespace bulkhead::engine::dbt {
 
 struct DbtOptions {
   DbtVcpu::Mode mode = DbtVcpu::Mode::kTranslator;
-  u64 cache_bytes = u64{32} << 20;    // of the whole partition
+  std::optional<u64> cache_bytes;     // of the whole partition; otherwise enough for a kernel's boot on every vCPU
   std::unique_ptr<PerfMap> perf_map;  // or nullptr
 };
 

@@ -1,10 +1,23 @@
 // A translated block: a run of guest instructions on one page with one entry, and where its parts came from.
 #pragma once
+#include <algorithm>
+
+#include "base/bits.h"
 #include "engine/dbt/front/insn.h"
 
 namespace bulkhead::engine::dbt {
 
 struct Block;
+
+// Bytes of a page, as offsets from its start; empty at first.
+struct Reach {
+  u16 low = kPageSize, high = 0;
+  void add(u64 from, u64 to) {
+    low = std::min(low, static_cast<u16>(from));
+    high = std::max(high, static_cast<u16>(std::min(to, kPageSize)));
+  }
+  void add(Reach other) { add(other.low, other.high); }
+};
 
 // One guest instruction within a block. Entries ascend by host_offset; an instruction's code reaches to the next entry.
 struct InsnMark {
@@ -34,12 +47,20 @@ struct Block {
   const u8* code;      // executable
   const u8* unpolled;  // the same, behind the look at CpuState::pending
   u32 code_size;       // cold parts included
+  Reach reach;         // on its own page
   bool valid;
   bool crosses_page;  // its only instruction lies on two pages; never linked to
   u64 second_gpa;     // of the second page then
   InsnMark* marks;
   Block* next_in_bucket;
   Link* incoming;
+
+  // Whether writing these bytes, on one page, may make it wrong. What it knows of other pages is not told apart.
+  bool was_made_from(u64 at, u64 size) const {
+    const u64 offset = at % kPageSize;
+    return align_down(at, kPageSize) != align_down(gpa, kPageSize) ||
+           (offset < reach.high && offset + size > reach.low);
+  }
 };
 
 // A call of the interpreter from translated code.

@@ -32,8 +32,8 @@ void CodeCache::insert(Block* block) {
   block->next_in_bucket = bucket;
   bucket = block;
   by_code_.push_back(block);
-  pages_[align_down(block->gpa, kPageSize)].push_back(block);
-  if (block->crosses_page) pages_[block->second_gpa].push_back(block);
+  depend(*block, align_down(block->gpa, kPageSize));
+  if (block->crosses_page) depend(*block, block->second_gpa);
 }
 
 void CodeCache::remove(Block& block) {

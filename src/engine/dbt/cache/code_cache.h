@@ -34,20 +34,29 @@ class CodeCache {
 
   void insert(Block* block);  // blocks come in ascending order of code
   // `block` was made knowing that page too.
-  void depend(Block& block, u64 gpa_page) { pages_[gpa_page].push_back(&block); }
+  void depend(Block& block, u64 gpa_page) { pages_[gpa_page].blocks.push_back(&block); }
   void link(Link& link, Block& to);  // same page, or pages whose mapping is watched by the caller
   void unlink_incoming(Block& block);
-  // Drops the blocks with code on this page; calls forget(block) for each.
+  // Drops the blocks that were made from these bytes, which lie on one page; calls forget(block) for each. After
+  // kMaxWrites of them to one page all of its blocks go, so that a page of code that becomes one of data is not written
+  // the slow way for long. Whether blocks are left there.
+  static constexpr unsigned kMaxWrites = 16;
   template <class Forget>
-  void invalidate_page(u64 gpa_page, Forget forget) {
-    const auto found = pages_.find(gpa_page);
-    if (found == pages_.end()) return;
-    for (Block* block : found->second)
-      if (block->valid) {
-        remove(*block);
-        forget(*block);
-      }
+  bool invalidate(u64 gpa, u64 size, Forget forget) {
+    const auto found = pages_.find(align_down(gpa, kPageSize));
+    if (found == pages_.end()) return false;
+    Page& page = found->second;
+    const bool all = size >= kPageSize || ++page.writes > kMaxWrites;
+    std::erase_if(page.blocks, [&](Block* block) {
+      if (!block->valid) return true;
+      if (!all && !block->was_made_from(gpa, size)) return false;
+      remove(*block);
+      forget(*block);
+      return true;
+    });
+    if (!page.blocks.empty()) return true;
     pages_.erase(found);
+    return false;
   }
   void clear();
 
@@ -59,6 +68,10 @@ class CodeCache {
   static u32 bucket_of(u64 gpa, u32 key) {
     return static_cast<u32>((gpa ^ (gpa >> kBucketBits) ^ (u64{key} << 9)) & ((1u << kBucketBits) - 1));
   }
+  struct Page {
+    std::vector<Block*> blocks;
+    unsigned writes = 0;
+  };
   void remove(Block& block);
 
   CodeMemory memory_;
@@ -66,7 +79,7 @@ class CodeCache {
   std::size_t arena_size_, arena_used_ = 0;
   std::vector<Block*> buckets_;
   std::vector<Block*> by_code_;
-  std::unordered_map<u64, std::vector<Block*>> pages_;
+  std::unordered_map<u64, Page> pages_;
 };
 
 }  // namespace bulkhead::engine::dbt

@@ -22,12 +22,14 @@ class CodeCacheTest : public testing::Test {
                    .code = cache_->memory().begin() + next_,
                    .unpolled = cache_->memory().begin() + next_ + 4,
                    .code_size = code_size,
+                   .reach = {},
                    .valid = true,
                    .crosses_page = false,
                    .second_gpa = 0,
                    .marks = nullptr,
                    .next_in_bucket = nullptr,
                    .incoming = nullptr};
+    block->reach.add(gpa % kPageSize, gpa % kPageSize + 8);
     next_ += code_size;
     cache_->insert(block);
     return block;
@@ -48,8 +50,9 @@ class CodeCacheTest : public testing::Test {
     std::memcpy(&value, link.site, sizeof value);
     return value;
   }
-  void invalidate(u64 page) {
-    cache_->invalidate_page(page, [this](Block&) { ++forgotten_; });
+  // Whether blocks are left on the page.
+  bool invalidate(u64 gpa, u64 size = kPageSize) {
+    return cache_->invalidate(gpa, size, [this](Block&) { ++forgotten_; });
   }
 
   std::unique_ptr<CodeCache> cache_;
@@ -107,6 +110,47 @@ TEST_F(CodeCacheTest, BlockGoesWithAnyPageItDependsOn) {
   EXPECT_FALSE(block->valid);
   invalidate(0x1000);
   EXPECT_EQ(forgotten_, 1u);
+}
+
+TEST_F(CodeCacheTest, AWriteDropsWhatWasMadeFromItsBytes) {
+  Block* const before = add(0x1000, 0x1000, 0);
+  Block* const written = add(0x1008, 0x1008, 0);
+  Block* const twin = add(0x1008, 0x1008, 1);
+  Block* const behind = add(0x1010, 0x1010, 0);
+  EXPECT_TRUE(invalidate(0x100f, 1));
+  EXPECT_TRUE(before->valid && behind->valid);
+  EXPECT_FALSE(written->valid || twin->valid);
+  EXPECT_EQ(cache_->find(0x1010, 0x1010, 0), behind);
+  EXPECT_TRUE(invalidate(0x1018, 8));
+  EXPECT_TRUE(behind->valid);
+  EXPECT_FALSE(invalidate(0x1007, 10));
+  EXPECT_FALSE(before->valid || behind->valid);
+  EXPECT_EQ(forgotten_, 4u);
+}
+
+TEST_F(CodeCacheTest, ABlockReachesToAllThatItWasMadeFrom) {
+  Block* const block = add(0x1000, 0x1000, 0);
+  block->reach.add(0x80, 0x84);  // the target of its jump, where it looked at the flags
+  EXPECT_TRUE(invalidate(0x1084, 4));
+  EXPECT_FALSE(invalidate(0x1083, 1));
+  EXPECT_FALSE(block->valid);
+}
+
+TEST_F(CodeCacheTest, OfAnotherPageEveryByteCounts) {
+  Block* const block = add(0x1000, 0x1000, 0);
+  cache_->depend(*block, 0x5000);
+  EXPECT_FALSE(invalidate(0x5ff8, 8));
+  EXPECT_FALSE(block->valid);
+}
+
+TEST_F(CodeCacheTest, AfterManyWritesThePageHoldsNoCode) {
+  Block* const block = add(0x1000, 0x1000, 0);
+  for (unsigned i = 0; i < CodeCache::kMaxWrites; ++i) EXPECT_TRUE(invalidate(0x1800, 8));
+  EXPECT_FALSE(invalidate(0x1800, 8));
+  EXPECT_FALSE(block->valid);
+  Block* const again = add(0x1000, 0x1000, 0);
+  EXPECT_TRUE(invalidate(0x1800, 8));  // it counts anew
+  EXPECT_TRUE(again->valid);
 }
 
 TEST_F(CodeCacheTest, DescriptionsAreBounded) {

@@ -256,9 +256,10 @@ class Cpu {
   class CodeObserver {
    public:
     virtual ~CodeObserver() = default;
-    virtual void code_page_written(u64 gpa_page) = 0;  // this vCPU's translations of it are stale
-    virtual void mappings_changed(bool global) = 0;    // TLB flush: cached linear->code lookups are stale
-    virtual void mapping_changed(u64 linear) = 0;      // INVLPG
+    // This vCPU's translations of these bytes, which lie on one page, are stale. False: it has none of that page left.
+    virtual bool code_written(u64 gpa, u64 size) = 0;
+    virtual void mappings_changed(bool global) = 0;  // TLB flush: cached linear->code lookups are stale
+    virtual void mapping_changed(u64 linear) = 0;    // INVLPG
   };
   CodeObserver* code_observer = nullptr;
 
@@ -275,7 +276,7 @@ class Cpu {
   struct Piece {                // one page's part of an access
     std::byte* host = nullptr;  // nullptr: not RAM
     u64 gpa = 0;
-    bool code = false;  // store: code_page_written() is owed
+    bool code = false;  // store: code_written() is owed
   };
   struct FetchEntry {
     u64 tag = kNoTag;  // linear page | 1 for user

@@ -52,21 +52,30 @@ void SharedState::mark_code_page(Cpu& self, u64 gpa_page) {
   if (before != 0) return;  // everybody was told
   self.flush_tlb_write_entries_for(gpa_page);
   for (const auto& cpu : cpus)
-    if (cpu.get() != &self) post(cpu->index, {CodeRequest::Kind::kDropWrites, gpa_page, static_cast<u8>(self.index)});
+    if (cpu.get() != &self)
+      post(cpu->index, {CodeRequest::Kind::kDropWrites, static_cast<u8>(self.index), 0, gpa_page});
 }
 
 // The fence orders the caller's write before the look at the mask; a translator sets its bit before it reads the code.
-// So either it sees the new bytes, or we see its bit. The bits go at once, so that a page written word by word is
-// posted once; what the holders translate before they take the request is dropped with the rest.
-void SharedState::code_page_written(Cpu& self, u64 gpa_page) {
+// So either it sees the new bytes, or we see its bit. Whoever has much to do already loses its bit and the whole page,
+// so that a page written word by word is posted once; what it translates before it takes the request is dropped with
+// the rest.
+void SharedState::code_written(Cpu& self, u64 gpa, u64 size) {
   std::atomic_thread_fence(std::memory_order_seq_cst);
-  std::atomic<u8>& mask = code_mask(gpa_page);
-  if (mask.load(std::memory_order_seq_cst) == 0) return;
-  const u8 holders = mask.exchange(0, std::memory_order_seq_cst);
-  for (const auto& cpu : cpus)
-    if (cpu.get() != &self && (holders & mask_of(cpu->index)))
-      post(cpu->index, {CodeRequest::Kind::kInvalidate, gpa_page, static_cast<u8>(self.index)});
-  if (holders & mask_of(self.index)) drop_translations(self, gpa_page);
+  const u64 page = align_down(gpa, kPageSize);
+  std::atomic<u8>& mask = code_mask(page);
+  const u8 holders = mask.load(std::memory_order_seq_cst);
+  if (holders == 0) return;
+  const auto from = static_cast<u8>(self.index);
+  for (const auto& cpu : cpus) {
+    const u8 bit = mask_of(cpu->index);
+    if (cpu.get() == &self || !(holders & bit)) continue;
+    if (!is_busy(cpu->index))
+      post(cpu->index, {CodeRequest::Kind::kInvalidate, from, static_cast<u16>(size), gpa});
+    else if (mask.fetch_and(static_cast<u8>(~bit), std::memory_order_seq_cst) & bit)
+      post(cpu->index, {CodeRequest::Kind::kInvalidate, from, kPageSize, page});
+  }
+  if (holders & mask_of(self.index)) drop_translations(self, gpa, size);
 }
 
 void SharedState::written(Gpa at, u64 length) {
@@ -77,13 +86,13 @@ void SharedState::written(Gpa at, u64 length) {
     const u8 holders = mask.exchange(0, std::memory_order_seq_cst);
     for (const auto& cpu : cpus)
       if (holders & mask_of(cpu->index))
-        post(cpu->index, {CodeRequest::Kind::kInvalidate, page, static_cast<u8>(cpu->index)});
+        post(cpu->index, {CodeRequest::Kind::kInvalidate, static_cast<u8>(cpu->index), kPageSize, page});
   }
 }
 
 void SharedState::drop_writes_everywhere(u64 gpa_page) {
   for (const auto& cpu : cpus)
-    post(cpu->index, {CodeRequest::Kind::kDropWrites, gpa_page, static_cast<u8>(cpu->index)});
+    post(cpu->index, {CodeRequest::Kind::kDropWrites, static_cast<u8>(cpu->index), 0, gpa_page});
 }
 
 // Wakes nobody: a vCPU that sleeps takes its requests before it runs guest code again.
@@ -99,6 +108,12 @@ void SharedState::post(unsigned to, CodeRequest request) {
       inbox.all_translations = true;
   }
   cpus[to]->s.pending.fetch_or(kPendingInvalidate, std::memory_order_seq_cst);
+}
+
+bool SharedState::is_busy(unsigned index) {
+  Inbox& inbox = *inboxes_[index];
+  FutexLock lock{inbox.mutex};
+  return inbox.count >= Inbox::kBusy;
 }
 
 bool SharedState::take_one(Inbox& inbox, CodeRequest& request) {
@@ -121,9 +136,9 @@ void SharedState::take_requests(Cpu& self) {
   CodeRequest request;
   while (take_one(inbox, request)) {
     if (request.kind == CodeRequest::Kind::kDropWrites)
-      drop_writes(self, request.gpa_page);
+      drop_writes(self, request.gpa);
     else
-      drop_translations(self, request.gpa_page);
+      drop_translations(self, request.gpa, request.size);
   }
   if (all_writes) drop_all_writes(self);
   if (all_translations) drop_all_translations(self);
@@ -138,7 +153,7 @@ void SharedState::drop_writes(Cpu& self, u64 gpa_page) {
   });
   if (!had_entry) return;
   self.flush_tlb_write_entries_for(gpa_page);
-  code_page_written(self, gpa_page);
+  code_written(self, gpa_page, kPageSize);
 }
 
 void SharedState::drop_all_writes(Cpu& self) {
@@ -147,21 +162,23 @@ void SharedState::drop_all_writes(Cpu& self) {
     const bool code = code_mask(page).load(std::memory_order_seq_cst) != 0;
     if (entry.write_tag == kNoTag || (!code && !self.deprivileged)) return;
     entry.write_tag = kNoTag;
-    if (code) code_page_written(self, page);
+    if (code) code_written(self, page, kPageSize);
   });
 }
 
-void SharedState::drop_translations(Cpu& self, u64 gpa_page) {
-  code_mask(gpa_page).fetch_and(static_cast<u8>(~mask_of(self.index)), std::memory_order_seq_cst);
-  if (self.code_observer) self.code_observer->code_page_written(gpa_page);
+// The bit goes only where no translation is left: a page with code is written to the slow way until then.
+void SharedState::drop_translations(Cpu& self, u64 gpa, u64 size) {
+  if (self.code_observer && self.code_observer->code_written(gpa, size)) return;
+  code_mask(gpa).fetch_and(static_cast<u8>(~mask_of(self.index)), std::memory_order_seq_cst);
 }
 
 // Slow, and rare: more than kCapacity code pages were written while this vCPU slept.
 void SharedState::drop_all_translations(Cpu& self) {
   for (const RamRange& range : memory.ranges())
-    for (u64 offset = 0; offset < range.size; offset += kPageSize) drop_translations(self, range.start.value + offset);
+    for (u64 offset = 0; offset < range.size; offset += kPageSize)
+      drop_translations(self, range.start.value + offset, kPageSize);
   for (u64 i = 0; i < memory.extra_pages(); ++i)
-    if (const auto at = memory.extra_place(i)) drop_translations(self, at->value);
+    if (const auto at = memory.extra_place(i)) drop_translations(self, at->value, kPageSize);
 }
 
 }  // namespace bulkhead::engine::dbt

@@ -18,8 +18,9 @@ class Cpu;
 // Requests from one vCPU to another, taken at block boundaries before interrupts.
 struct CodeRequest {
   enum class Kind : u8 { kDropWrites, kInvalidate } kind;
-  u64 gpa_page;
   u8 from;
+  u16 size;  // kInvalidate: of what was written, on one page
+  u64 gpa;   // kDropWrites: the page's
 };
 
 // The interrupt fabric (deliver_msi(), set_extint(), eoi_handler, extint_source, timers) is the LapicBus's.
@@ -45,9 +46,9 @@ class SharedState final : public LapicBus, public WriteObserver {
   static constexpr u8 mask_of(unsigned vcpu) { return static_cast<u8>(1u << vcpu); }
   // vCPU `self` is about to translate code from this page: marks it and makes every vCPU stop writing to it directly.
   void mark_code_page(Cpu& self, u64 gpa_page);
-  // vCPU `self` is about to write to (or has written) a page that has code: drops its own and asks the others to drop
-  // theirs.
-  void code_page_written(Cpu& self, u64 gpa_page);
+  // vCPU `self` is about to write (or has written) these bytes, which lie on one page that may have code: drops what it
+  // made from them and asks the others to do so.
+  void code_written(Cpu& self, u64 gpa, u64 size);
   // A device wrote to RAM: the same for every vCPU that has code there. Any thread.
   void written(Gpa at, u64 length) override;
   // Asks every vCPU to forget that it may write to this page directly. Any thread.
@@ -64,6 +65,7 @@ class SharedState final : public LapicBus, public WriteObserver {
   // Fixed room: whoever posts may have the guest's vector registers live, so nothing here allocates.
   struct Inbox {
     static constexpr unsigned kCapacity = 1024;
+    static constexpr unsigned kBusy = 128;  // from here on whole pages go, each once
     FutexMutex mutex;
     std::array<CodeRequest, kCapacity> requests;
     unsigned count = 0;
@@ -71,10 +73,11 @@ class SharedState final : public LapicBus, public WriteObserver {
     bool all_translations = false;  // overflow: drop every translation
   };
   void post(unsigned to, CodeRequest request);
+  bool is_busy(unsigned index);
   bool take_one(Inbox& inbox, CodeRequest& request);
   void drop_writes(Cpu& self, u64 gpa_page);
   void drop_all_writes(Cpu& self);
-  void drop_translations(Cpu& self, u64 gpa_page);
+  void drop_translations(Cpu& self, u64 gpa, u64 size);
   void drop_all_translations(Cpu& self);
   std::vector<std::unique_ptr<Inbox>> inboxes_;
   std::vector<PageUse> page_uses_;  // per RAM page, by memfd offset; one more at the end for what is not RAM

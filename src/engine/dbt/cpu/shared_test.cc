@@ -13,10 +13,14 @@ constexpr u64 kPage = 0x5000;
 
 class Observer final : public Cpu::CodeObserver {
  public:
-  void code_page_written(u64 gpa_page) override { dropped.insert(gpa_page); }
+  bool code_written(u64 gpa, u64 size) override {
+    (size == kPageSize ? dropped : touched).insert(gpa);
+    return left && size != kPageSize;
+  }
   void mappings_changed(bool) override {}
   void mapping_changed(u64) override {}
-  std::set<u64> dropped;
+  std::set<u64> dropped, touched;  // whole pages; bytes
+  bool left = false;               // the page keeps code after a few bytes were written
 };
 
 class SharedTest : public testing::Test {
@@ -86,12 +90,24 @@ TEST_F(SharedTest, NeighbourThatCouldNotWriteCostsNothing) {
   EXPECT_FALSE(asked(0));
 }
 
-TEST_F(SharedTest, WriteDropsEveryHoldersCodeAndPostsOnce) {
+TEST_F(SharedTest, WriteTellsEveryHolderWhichBytes) {
   shared.mark_code_page(cpu(0), kPage);
   shared.mark_code_page(cpu(1), kPage);
   shared.take_requests(cpu(1));
-  for (int i = 0; i < 5000; ++i) shared.code_page_written(cpu(0), kPage);
-  EXPECT_EQ(observer[0].dropped, std::set<u64>{kPage});
+  observer[0].left = true;
+  shared.code_written(cpu(0), kPage + 0x10, 5);
+  shared.take_requests(cpu(1));
+  EXPECT_EQ(observer[0].touched, std::set<u64>{kPage + 0x10});
+  EXPECT_EQ(observer[1].touched, std::set<u64>{kPage + 0x10});
+  EXPECT_TRUE(observer[0].dropped.empty() && observer[1].dropped.empty());
+  EXPECT_EQ(shared.code_mask(kPage), SharedState::mask_of(0));  // who has none left may write there again
+}
+
+TEST_F(SharedTest, HolderThatIsBusyLosesThePageAndIsToldOnce) {
+  shared.mark_code_page(cpu(0), kPage);
+  shared.mark_code_page(cpu(1), kPage);
+  shared.take_requests(cpu(1));
+  for (u64 i = 0; i < 5000; ++i) shared.code_written(cpu(0), kPage + i % 4096, 1);
   EXPECT_EQ(shared.code_mask(kPage), 0);
   ASSERT_TRUE(asked(1));
   shared.take_requests(cpu(1));
@@ -99,15 +115,15 @@ TEST_F(SharedTest, WriteDropsEveryHoldersCodeAndPostsOnce) {
 }
 
 TEST_F(SharedTest, WriteToAPageWithoutCodeTellsNobody) {
-  shared.code_page_written(cpu(0), kPage);
-  shared.code_page_written(cpu(0), 64_MiB);
+  shared.code_written(cpu(0), kPage, 8);
+  shared.code_written(cpu(0), 64_MiB, 8);
   EXPECT_FALSE(asked(1));
   EXPECT_TRUE(observer[0].dropped.empty());
 }
 
 TEST_F(SharedTest, OverflowForgetsMoreNotLess) {
   for (u64 page = 0; page < 8_MiB; page += kPageSize) shared.mark_code_page(cpu(1), page);
-  for (u64 page = 0; page < 8_MiB; page += kPageSize) shared.code_page_written(cpu(0), page);
+  for (u64 page = 0; page < 8_MiB; page += kPageSize) shared.code_written(cpu(0), page, kPageSize);
   shared.take_requests(cpu(1));
   for (u64 page = 0; page < 8_MiB; page += kPageSize) EXPECT_TRUE(observer[1].dropped.contains(page)) << page;
 }

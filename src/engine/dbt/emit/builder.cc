@@ -42,6 +42,7 @@ Block* BlockBuilder::build(const BlockRequest& request) {
   items_.clear();
   marks_.clear();
   watched_pages_.clear();
+  reach_ = {};
   cold_.clear();
   crosses_page_ = ended_ = false;
   if (!decode_block(request)) return nullptr;
@@ -82,6 +83,7 @@ Block* BlockBuilder::build(const BlockRequest& request) {
                  .code = start_ + to_executable_,
                  .unpolled = unpolled + to_executable_,
                  .code_size = static_cast<u32>(w_.getCurr() - start_),
+                 .reach = reach_,
                  .valid = true,
                  .crosses_page = crosses_page_,
                  .second_gpa = second_gpa_,
@@ -102,12 +104,13 @@ bool BlockBuilder::decode_block(const BlockRequest& request) {
   u64 rip = request.rip;
   while (items_.size() < kMaxInstructions && offset < kPageSize) {
     Item item{};
-    const std::span<const u8> rest{bytes + offset, std::min<u64>(15, kPageSize - offset)};
-    const DecodeStatus status = decode(CodeSize::k64, rest, item.insn);
+    const Insn* insn = nullptr;
+    const DecodeStatus status = decoded_.decode(bytes + offset, kPageSize - offset, code_version_, insn);
     if (status != DecodeStatus::kOk) {
       if (items_.empty() && status == DecodeStatus::kNeedMoreBytes) return decode_across_pages(request);
       break;
     }
+    item.insn = *insn;
     item.kind = classify(item.insn);
     item.rip = rip;
     rip += item.insn.length;
@@ -116,6 +119,7 @@ bool BlockBuilder::decode_block(const BlockRequest& request) {
     if (ends_block(item.kind)) break;
   }
   end_rip_ = rip;
+  reach_.add(request.gpa - page, offset);
   return !items_.empty();
 }
 
@@ -139,6 +143,7 @@ bool BlockBuilder::decode_across_pages(const BlockRequest& request) {
   item.rip = request.rip;
   items_.push_back(item);
   end_rip_ = request.rip + item.insn.length;
+  reach_.add(request.gpa - first, kPageSize);
   crosses_page_ = true;
   second_gpa_ = second;
   return true;
@@ -163,7 +168,7 @@ void BlockBuilder::find_live_flags() {
 
 const u8* BlockBuilder::code_bytes(u64 rip, unsigned& available) {
   u64 gpa = 0;
-  if (align_down(rip, kPageSize) == align_down(request_.rip, kPageSize)) {
+  if (on_own_page(rip)) {
     gpa = align_down(request_.gpa, kPageSize) | (rip & (kPageSize - 1));
   } else {
     const Cpu::Translation there = cpu_.walk(rip, Access::kExecute, request_.space == TlbSpace::kUser, true);
@@ -188,22 +193,30 @@ u32 BlockBuilder::live_at(u64 rip) {
   const u8* const bytes = code_bytes(rip, available);
   if (bytes == nullptr) return kAllFlags;
   Liveness& known = liveness_[reinterpret_cast<u64>(bytes) % kLivenessEntries];
-  if (known.code == bytes && known.version == code_version_) return known.live;
+  if (known.code == bytes && known.version == code_version_) {
+    if (on_own_page(rip)) reach_.add(known.seen);
+    return known.live;
+  }
   bool one_page = true;
-  const u32 live = look_ahead(rip, bytes, available, one_page);
-  if (one_page) known = {bytes, live, code_version_};
+  Reach seen;
+  const u32 live = look_ahead(rip, bytes, available, one_page, seen);
+  if (one_page) known = {bytes, live, code_version_, seen};
   return live;
 }
 
-u32 BlockBuilder::look_ahead(u64 rip, const u8* bytes, unsigned available, bool& one_page) {
+// `seen` is right if it was all on one page.
+u32 BlockBuilder::look_ahead(u64 rip, const u8* bytes, unsigned available, bool& one_page, Reach& seen) {
   u32 live = 0, killed = 0;
   const auto answer = [&] { return live | (kAllFlags & ~killed); };
   unsigned offset = 0;
   for (unsigned steps = 0; steps < kLookAhead; ++steps) {
-    Insn insn;
     if (offset >= available) return answer();
-    if (decode(CodeSize::k64, {bytes + offset, std::min(15u, available - offset)}, insn) != DecodeStatus::kOk)
-      return answer();
+    const Insn* next = nullptr;
+    if (decoded_.decode(bytes + offset, available - offset, code_version_, next) != DecodeStatus::kOk) return answer();
+    const Insn& insn = *next;
+    const u64 at = (rip + offset) % kPageSize;
+    seen.add(at, at + insn.length);
+    if (on_own_page(rip)) reach_.add(at, at + insn.length);
     const InsnKind kind = classify(insn);
     const FlagEffect effect = flag_effect(insn, kind);
     live |= effect.reads & ~killed;

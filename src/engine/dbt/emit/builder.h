@@ -7,6 +7,7 @@
 #include "engine/dbt/cache/code_cache.h"
 #include "engine/dbt/cpu/cpu.h"
 #include "engine/dbt/emit/classify.h"
+#include "engine/dbt/emit/decode_cache.h"
 #include "engine/dbt/emit/rewrite.h"
 #include "engine/dbt/emit/thunks.h"
 #include "engine/dbt/emit/window.h"
@@ -71,7 +72,8 @@ class BlockBuilder {
   void find_live_flags();
   void plan_windows();
   u32 live_at(u64 rip);  // flags that code at `rip` may read before it writes them
-  u32 look_ahead(u64 rip, const u8* bytes, unsigned available, bool& one_page);
+  u32 look_ahead(u64 rip, const u8* bytes, unsigned available, bool& one_page, Reach& seen);
+  bool on_own_page(u64 rip) const { return align_down(rip, kPageSize) == align_down(request_.rip, kPageSize); }
   const u8* code_bytes(u64 rip, unsigned& available);
 
   void emit(const Item& item);
@@ -137,6 +139,7 @@ class BlockBuilder {
   struct Liveness {
     const u8* code = nullptr;
     u32 live = 0, version = 0;
+    Reach seen{};  // on that page
   };
   static constexpr unsigned kLivenessEntries = 4096;
 
@@ -147,11 +150,13 @@ class BlockBuilder {
   const std::ptrdiff_t to_executable_;
 
   std::array<Liveness, kLivenessEntries> liveness_{};
+  DecodeCache decoded_;
   u32 code_version_ = 1;
   BlockRequest request_;
   std::vector<Item> items_;
   std::vector<InsnMark> marks_;
   std::vector<u64> watched_pages_;
+  Reach reach_;  // what the block was made from on its own page
   std::vector<Cold> cold_;
   std::vector<StackWindow> windows_;
   const u8* start_ = nullptr;  // writable

@@ -123,18 +123,20 @@ void Translator::clear() {
   counters.flushes.fetch_add(1, std::memory_order_relaxed);
 }
 
-void Translator::code_page_written(u64 gpa_page) {
+bool Translator::code_written(u64 gpa, u64 size) {
   cpu_.spill_fpu();
   bool any = false;
-  cache_->invalidate_page(gpa_page, [&](Block& block) {
+  const bool left = cache_->invalidate(gpa, size, [&](Block& block) {
     any = true;
     for (auto& space : tables_.jump)
       if (JumpEntry& entry = space[jump_index(block.rip)]; entry.code == block.code) entry = {kNoRip, nullptr};
   });
   factory_->code_changed();
-  if (!any) return;
-  blocks_changed_ = true;
-  counters.invalidations.fetch_add(1, std::memory_order_relaxed);
+  if (any) {
+    blocks_changed_ = true;
+    counters.invalidations.fetch_add(1, std::memory_order_relaxed);
+  }
+  return left;
 }
 
 Result<std::unique_ptr<BlockRunner>> make_translator(Cpu& cpu, u64 cache_bytes, PerfMap* perf_map) {

@@ -23,7 +23,7 @@ class Translator final : public BlockRunner, public Cpu::CodeObserver {
   StepResult run(Cpu& cpu) override;
 
   // A store changed code, or another vCPU's did. May come in the middle of an instruction.
-  void code_page_written(u64 gpa_page) override;
+  bool code_written(u64 gpa, u64 size) override;
   void mappings_changed(bool global) override;
   void mapping_changed(u64 linear) override;
 

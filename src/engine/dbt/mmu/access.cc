@@ -47,7 +47,7 @@ void Cpu::read_piece(const Piece& piece, std::byte* out, unsigned length) {
 void Cpu::write_piece(const Piece& piece, const std::byte* in, unsigned length) {
   if (piece.host != nullptr) {
     host_copy(piece.host, in, length);
-    if (piece.code) shared.code_page_written(*this, piece.gpa & kPageMask);
+    if (piece.code) shared.code_written(*this, piece.gpa, length);
     return;
   }
   for (unsigned done = 0; done < length;) {
@@ -74,7 +74,7 @@ void Cpu::store_slow(TlbSpace space, u64 linear, unsigned size, u64 value) {
   if (size <= first) {
     if (piece.host == nullptr) return mmio_store(piece.gpa, size, value);
     host_store(piece.host, size, value);
-    if (piece.code) shared.code_page_written(*this, piece.gpa & kPageMask);
+    if (piece.code) shared.code_written(*this, piece.gpa, size);
     return;
   }
   const Piece rest = resolve(space, next_page(linear), Access::kWrite);
@@ -163,7 +163,7 @@ void* Cpu::atomic_host(u64 linear, unsigned size) {
   // The write happens after we return: what was translated from the page until instruction_done() is dropped then.
   if (piece.code) {
     atomic_code_page_ = piece.gpa & kPageMask;
-    shared.code_page_written(*this, atomic_code_page_);
+    shared.code_written(*this, atomic_code_page_, kPageSize);
   }
   if (piece.host != nullptr && data_breakpoints_) [[unlikely]]
     note_data_access(linear, size, Access::kWrite);
@@ -173,7 +173,7 @@ void* Cpu::atomic_host(u64 linear, unsigned size) {
 void Cpu::finish_atomic() {
   const u64 page = atomic_code_page_;
   atomic_code_page_ = ~u64{0};
-  if (shared.code_mask(page).load(std::memory_order_acquire) != 0) shared.code_page_written(*this, page);
+  if (shared.code_mask(page).load(std::memory_order_acquire) != 0) shared.code_written(*this, page, kPageSize);
 }
 
 void Cpu::probe_write(u64 linear, unsigned size) {

@@ -8,7 +8,10 @@ namespace {
 constexpr u64 kAt = 0x40000000, kGpa = 0x300000;
 
 struct Observer final : Cpu::CodeObserver {
-  void code_page_written(u64 gpa_page) override { written.push_back(gpa_page); }
+  bool code_written(u64 gpa, u64) override {
+    written.push_back(align_down(gpa, kPageSize));
+    return false;
+  }
   void mappings_changed(bool global) override { (global ? global_flushes : flushes)++; }
   void mapping_changed(u64 linear) override { pages.push_back(linear); }
   std::vector<u64> written, pages;
