@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mount.h>
+#include <sys/sendfile.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -36,16 +37,37 @@ bool mount_overlay(const char* type, Failure& failure) {
   return true;
 }
 
+// A root without any disk, for a zone whose containers bring theirs.
+bool mount_memory(Failure& failure) {
+  if (!mount_at("tmpfs", "/zone", 0, "mode=0755")) return failed(failure, "mounting the memory file system");
+  for (const char* const folder : {"/zone/bin", "/zone/etc", "/zone/run", "/zone/tmp", "/zone/root"})
+    mkdir(folder, 0755);
+  const int from = open("/bulkhead/pod-agent", O_RDONLY | O_CLOEXEC);
+  char path[64];
+  snprintf(path, sizeof path, "/zone%s", kPodAgent);
+  const int to = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0755);
+  ssize_t size = -1;
+  if (from >= 0 && to >= 0)
+    while ((size = sendfile(to, from, nullptr, 1 << 30)) > 0) {
+    }
+  if (size != 0) return failed(failure, "copying the pod agent");
+  close(from);
+  close(to);
+  unlink("/bulkhead/pod-agent");
+  return true;
+}
+
 bool mount_root(Failure& failure) {
   char type[16], mode[16];
   if (!command_line_value("bulkhead.rootfs", type, sizeof type)) strcpy(type, "erofs");
   if (!command_line_value("bulkhead.root", mode, sizeof mode)) strcpy(mode, "overlay");
+  mkdir("/zone", 0755);
+  if (strcmp(mode, "memory") == 0) return mount_memory(failure);
   char disk[16];
   if (command_line_value("bulkhead.disk", disk, sizeof disk))
     snprintf(g_root_disk, sizeof g_root_disk, "/dev/%s", disk);
   if (!wait_for_disk(g_root_disk, kDiskTimeoutMs))
     return failed_plainly(failure, "no root disk %s appeared", g_root_disk);
-  mkdir("/zone", 0755);
   if (strcmp(mode, "writable") != 0) return mount_overlay(type, failure);
   g_root_is_writable = true;
   if (mount(g_root_disk, "/zone", type, 0, nullptr) != 0)

@@ -90,14 +90,20 @@ bool Netlink::add_address(int device, int family, const void* address, unsigned 
 }
 
 bool Netlink::add_default_route(int device, int family, const void* gateway) {
+  return add_route(device, family, nullptr, 0, gateway);
+}
+
+bool Netlink::add_route(int device, int family, const void* to, unsigned prefix, const void* gateway) {
   rtmsg route{};
   route.rtm_family = static_cast<std::uint8_t>(family);
+  route.rtm_dst_len = static_cast<std::uint8_t>(prefix);
   route.rtm_table = RT_TABLE_MAIN;
   route.rtm_protocol = RTPROT_BOOT;
-  route.rtm_scope = RT_SCOPE_UNIVERSE;
+  route.rtm_scope = gateway != nullptr ? RT_SCOPE_UNIVERSE : RT_SCOPE_LINK;
   route.rtm_type = RTN_UNICAST;
   Request request = make(RTM_NEWROUTE, NLM_F_CREATE, &Request::route, route);
-  attach(request, RTA_GATEWAY, gateway, bytes_of(family));
+  if (prefix > 0) attach(request, RTA_DST, to, bytes_of(family));
+  if (gateway != nullptr) attach(request, RTA_GATEWAY, gateway, bytes_of(family));
   attach(request, RTA_OIF, &device, sizeof device);
   return ask(&request);
 }

@@ -12,6 +12,7 @@ class Netlink {
   bool set_up(int device, std::uint32_t mtu);  // 0: as it is
   bool add_address(int device, int family, const void* address, unsigned prefix);
   bool add_default_route(int device, int family, const void* gateway);
+  bool add_route(int device, int family, const void* to, unsigned prefix, const void* gateway);  // nullptr: on the link
 
  private:
   bool ask(void* request);

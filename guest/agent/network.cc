@@ -123,6 +123,22 @@ bool use_lease(Netlink& kernel, int device, const DhcpLease& lease, Failure& fai
   return true;
 }
 
+// "10.0.0.0/8", "10.0.0.0/8@192.0.2.1"
+bool add_route(Netlink& kernel, int device, const char* value) {
+  char text[128];
+  snprintf(text, sizeof text, "%s", value);
+  char* const at = strchr(text, '@');
+  if (at != nullptr) *at = 0;
+  char* const slash = strchr(text, '/');
+  if (slash == nullptr) return false;
+  *slash = 0;
+  unsigned char to[16], gateway[16];
+  const int family = parse_address(text, to);
+  if (family == 0 || (at != nullptr && parse_address(at + 1, gateway) != family)) return false;
+  return kernel.add_route(device, family, to, static_cast<unsigned>(atoi(slash + 1)),
+                          at != nullptr ? gateway : nullptr);
+}
+
 struct Words {
   const char* mac = nullptr;
   std::uint32_t mtu = 0;
@@ -140,6 +156,8 @@ bool apply(Netlink& kernel, int device, char* word, bool routes, Failure& failur
     if (family == 0 || !kernel.add_default_route(device, family, address))
       return failed(failure, "setting the default route by %.64s", value + 1);
   }
+  if (routes && strncmp(word, "route=", 6) == 0 && !add_route(kernel, device, value + 1))
+    return failed(failure, "setting the route %.64s", value + 1);
   if (!routes && strncmp(word, "ip=", 3) == 0) {
     snprintf(text, sizeof text, "%s", value + 1);
     char* const slash = strchr(text, '/');

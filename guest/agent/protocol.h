@@ -20,6 +20,8 @@ namespace bulkhead::agent {
 inline constexpr char kPortName[] = "dev.bulkhead.agent";
 // Where there is no virtio: a directory in the zone's part of xenstore, which the monitor makes [xen/io/libxenvchan.h].
 inline constexpr char kXenDirectory[] = "data/bulkhead/agent";
+// Where a zone with its root in memory has the pod agent (guest/pod).
+inline constexpr char kPodAgent[] = "/bin/bulkhead-pod-agent";
 inline constexpr std::uint32_t kMagic = 0x62'68'64'01;  // in kHello
 inline constexpr std::uint32_t kProtocolVersion = 2;
 inline constexpr std::uint32_t kHeaderSize = 8;

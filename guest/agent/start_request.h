@@ -4,7 +4,8 @@
 //   u32 volume count
 //   then strings, each u32 length (without the NUL), bytes, NUL: hostname, working directory, arguments, environment,
 //   networks, volumes (volumes.h)
-// A network is words with a space between: mac=02:... mtu=1500 dhcp=1 ip=192.0.2.7/24 gw=192.0.2.1 dns=192.0.2.1; mac
+// A network is words with a space between: mac=02:... mtu=1500 dhcp=1 ip=192.0.2.7/24 gw=192.0.2.1 dns=192.0.2.1
+// route=10.0.0.0/8@192.0.2.1 (without @: on the link); mac
 // comes first, says which device it is and must be there, the others may be there several times or not at all.
 #pragma once
 #include <cstdint>

@@ -6,6 +6,7 @@
 #include <cstdlib>
 
 #include "control/job_options.h"
+#include "guest/agent/protocol.h"
 
 namespace bulkhead::control {
 namespace {
@@ -42,9 +43,9 @@ void add_common(CLI::App& app, Raw& raw) {
   app.add_option("--disk", raw.disks,
                  "a disk image, FILE or FILE,OPTION,... (ro, cache=none, iops=500, ...); may be repeated")
       ->allow_extra_args(false);
-  app.add_option(
-         "--net", raw.networks,
-         "a network: none, user, tap=NAME, bridge=NAME or socket=PATH, with ,OPTION=... behind; may be repeated")
+  app.add_option("--net", raw.networks,
+                 "a network: none, user, tap=NAME, bridge=NAME, device=NAME or socket=PATH, with ,OPTION=... behind; "
+                 "may be repeated")
       ->allow_extra_args(false);
   app.add_option("-p,--publish", raw.ports, "[ADDRESS:]HOST:GUEST[/udp]: a port of this host's for one of the zone's")
       ->allow_extra_args(false);
@@ -63,6 +64,8 @@ void add_run(CLI::App& app, Raw& raw) {
   app.add_flag("-t,--tty", raw.run.terminal, "a terminal for the command");
   app.add_option("--writable", raw.run.rootfs.writable,
                  "a raw image as writable root; made from ROOTFS if it is not there");
+  app.add_flag("--pod", raw.run.rootfs.pod,
+               "an empty root and the pod agent, which takes its orders on stdin: what the containerd shim runs");
   app.add_option("--env", raw.environment, "NAME=VALUE, or NAME to pass ours on; may be repeated")
       ->allow_extra_args(false);
   app.add_option("--volume", raw.volumes,
@@ -244,7 +247,10 @@ Result<zone::VolumeSpec> volume_spec(const std::string& text) {
 
 Result<Command> finish_run(Raw& raw, const std::vector<std::string>& command) {
   BH_TRY(judge_machine(raw));
-  if (command.empty()) return fail("there is no command to run: put it behind --, as in `bulkhead run -- uname -a`");
+  if (raw.run.rootfs.pod && (!command.empty() || !raw.rootfs.empty() || !raw.run.rootfs.writable.empty()))
+    return fail("--pod brings its own root file system and command: name neither");
+  if (command.empty() && !raw.run.rootfs.pod)
+    return fail("there is no command to run: put it behind --, as in `bulkhead run -- uname -a`");
   for (const std::string& variable : raw.environment) {
     if (!variable.contains('=')) {
       const char* const ours = std::getenv(variable.c_str());
@@ -265,7 +271,7 @@ Result<Command> finish_run(Raw& raw, const std::vector<std::string>& command) {
     return fail("--boot-timeout {}: it must be 1 to 86400 seconds", raw.run.boot_timeout_s);
   raw.run.machine = raw.machine;
   raw.run.rootfs.source = raw.rootfs;
-  raw.run.command = command;
+  raw.run.command = raw.run.rootfs.pod ? std::vector<std::string>{agent::kPodAgent} : command;
   return RunCommand{raw.common, raw.run};
 }
 

@@ -29,9 +29,11 @@ std::string command_line(engine::VirtBackend backend, const RootDisk& root, std:
   // kernel's test whether PIT interrupts arrive in time fails when the host has no time for us, not when they are lost.
   const std::string_view hardware =
       backend == engine::VirtBackend::kPv ? "console=hvc0 bulkhead.disk=xvda" : "console=ttyS0 no_timer_check";
-  std::string line =
-      fmt::format("{} quiet panic=-1 bulkhead.root={} bulkhead.rootfs={}", hardware,
-                  root.access == RootAccess::kWritable ? "writable" : "overlay", format_name(root.format));
+  std::string line = fmt::format("{} quiet panic=-1 bulkhead.root={} bulkhead.rootfs={}", hardware,
+                                 root.access == RootAccess::kWritable ? "writable"
+                                 : root.access == RootAccess::kMemory ? "memory"
+                                                                      : "overlay",
+                                 format_name(root.format));
   line += fmt::format(" bulkhead.disks={}", disks);
   if (files) line += fmt::format(" {}={}", agent::kFilesWord, SharedFiles::command_line(backend));
   if (!append.empty()) line += " " + append;
@@ -73,8 +75,9 @@ Result<MachineParts> prepare(const ZoneSpec& spec, std::vector<net::Network> net
   BH_ASSIGN(const KernelImage kernel, resolve_kernel(spec.machine.kernel, cache, workshop));
   describe_machine(spec.machine, kernel.path, report);
   BH_ASSIGN(const RootDisk root, prepare_rootfs(spec.rootfs, cache, workshop));
-  BH_ASSIGN(MachineParts parts,
-            machine_parts(spec.machine, {{root.path, root.access == RootAccess::kOverlay}}, std::move(networks)));
+  std::vector<DiskSpec> first;
+  if (!root.path.empty()) first.push_back({root.path, root.access == RootAccess::kOverlay});
+  BH_ASSIGN(MachineParts parts, machine_parts(spec.machine, first, std::move(networks)));
   BH_ASSIGN(parts.shared_files, SharedFiles::open(all_shares(spec), spec.machine.backend, parts.config));
   const bool files = parts.shared_files != nullptr;
   parts.config.kernel_path = kernel.path;

@@ -13,9 +13,9 @@
 namespace bulkhead::net {
 
 struct NetConfig {
-  enum class Kind : u8 { kNone, kUser, kTap, kBridge, kSocket };
+  enum class Kind : u8 { kNone, kUser, kTap, kBridge, kSocket, kDevice };
   Kind kind = Kind::kNone;
-  std::string name;     // the tap, the bridge, or the socket's path
+  std::string name;     // the tap, the bridge, the socket's path, or the device whose place the zone takes
   std::string netns;    // tap, bridge: a network namespace by name or path; empty: ours
   MacAddress mac{};     // all zero: one that nobody else has
   u16 mtu = 0;          // 0: what the kind has
@@ -27,6 +27,7 @@ struct NetConfig {
   Addresses how = Addresses::kAuto;
   std::vector<std::string> addresses;  // "192.0.2.7/24", "2001:db8::7/64"
   std::vector<std::string> gateways, dns;
+  std::vector<std::string> routes;  // "10.2.0.0/16" on the link, "10.2.0.0/16@10.1.0.1" by a gateway
 };
 
 // "user", "tap=NAME,mtu=9000", ...; see docs/network.md. Errors: one line that names what is wrong.

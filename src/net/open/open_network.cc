@@ -8,6 +8,7 @@
 #include "net/socket/joint.h"
 #include "net/tap/device.h"
 #include "net/tap/in_namespace.h"
+#include "net/tap/stand_in.h"
 #include "net/tap/tap.h"
 
 namespace bulkhead::net {
@@ -66,6 +67,24 @@ Result<void> open_tap_here(Network& network) {
   return {};
 }
 
+// The zone takes the device's place: its address on the link, its IP addresses and routes.
+Result<void> stand_in_here(Network& network) {
+  NetConfig& config = network.config;
+  BH_ASSIGN(DeviceFacts facts, device_facts(config.name));
+  BH_ASSIGN(auto tap, Tap::open("bhtap%d", config.queues));
+  config.mac = facts.mac;
+  config.mtu = facts.mtu;
+  BH_TRY(set_device_mtu(tap->name(), config.mtu));
+  BH_TRY(set_device_up(tap->name()));
+  BH_TRY(join_devices(config.name, tap->name()));
+  config.addresses = std::move(facts.addresses);
+  config.gateways = std::move(facts.gateways);
+  config.routes = std::move(facts.routes);
+  network.end = std::move(tap);
+  network.privileged = true;
+  return {};
+}
+
 Result<Network> open_joint(Network network) {
   if (network.config.mtu == 0) network.config.mtu = kJointMtu;
   BH_ASSIGN(network.end, Joint::open(network.config.name));
@@ -112,7 +131,9 @@ Result<Network> open_network(NetConfig config, unsigned vcpus) {
   if (network.config.queues == 0) network.config.queues = vcpus;
   if (network.config.kind == Kind::kUser) return open_user(std::move(network));
   if (network.config.kind == Kind::kSocket) return open_joint(std::move(network));
-  auto opened = in_namespace(network.config.netns, [&] { return open_tap_here(network); });
+  auto opened = in_namespace(network.config.netns, [&] {
+    return network.config.kind == Kind::kDevice ? stand_in_here(network) : open_tap_here(network);
+  });
   if (!opened) return std::unexpected(std::move(opened.error()));
   return network;
 }
@@ -126,6 +147,7 @@ std::string Network::for_agent() const {
   std::string text = fmt::format("mac={} mtu={}", text_of(config.mac), config.mtu);
   if (config.how == NetConfig::Addresses::kDhcp) text += " dhcp=1";
   for (const std::string& address : config.addresses) text += " ip=" + address;
+  for (const std::string& route : config.routes) text += " route=" + route;
   for (const std::string& gateway : config.gateways) text += " gw=" + gateway;
   for (const std::string& server : config.dns) text += " dns=" + server;
   return text;

@@ -119,6 +119,7 @@ const std::map<std::string, Setter>& options_of(NetConfig::Kind kind) {
       return user;
     case NetConfig::Kind::kTap:
     case NetConfig::Kind::kBridge:
+    case NetConfig::Kind::kDevice:
       return device;
     default:
       return none;
@@ -135,14 +136,15 @@ Result<void> set_kind(NetConfig& config, const std::string& word) {
   if (kind == "none") config.kind = Kind::kNone;
   if (kind == "user") config.kind = Kind::kUser;
   if (plain) return {};
-  if (kind == "tap" || kind == "bridge") {
-    config.kind = kind == "tap" ? Kind::kTap : Kind::kBridge;
+  if (kind == "tap" || kind == "bridge" || kind == "device") {
+    config.kind = kind == "tap" ? Kind::kTap : kind == "bridge" ? Kind::kBridge : Kind::kDevice;
     const bool good = !config.name.empty() && config.name.size() < 16 && config.name != "." && config.name != ".." &&
                       std::ranges::all_of(config.name, [](unsigned char c) { return std::isgraph(c) && c != '/'; });
     if (!good) return fail("'{}' is no name of a network device", config.name);
     return {};
   }
-  if (kind != "socket") return fail("'{}' is none of none, user, tap=NAME, bridge=NAME, socket=PATH", kind);
+  if (kind != "socket")
+    return fail("'{}' is none of none, user, tap=NAME, bridge=NAME, device=NAME, socket=PATH", kind);
   config.kind = Kind::kSocket;
   if (config.name.empty() || config.name.size() > 107) return fail("'{}' is no path of a Unix socket", config.name);
   return {};

@@ -9,7 +9,8 @@
 namespace bulkhead::zone {
 
 enum class RootFormat : u8 { kErofs, kExt4 };
-enum class RootAccess : u8 { kOverlay, kWritable };  // writes kept in memory, or on the disk
+// Writes kept in memory, or on the disk; or no disk at all, but an empty root in memory that has just the pod agent.
+enum class RootAccess : u8 { kOverlay, kWritable, kMemory };
 
 std::string_view format_name(RootFormat format);  // as the guest's mount calls it
 

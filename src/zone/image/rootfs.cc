@@ -109,6 +109,7 @@ Result<RootDisk> prepare_writable(const RootfsRequest& request, Cache& cache, Wo
 }  // namespace
 
 Result<RootDisk> prepare_rootfs(const RootfsRequest& request, Cache& cache, Workshop& workshop) {
+  if (request.pod) return RootDisk{{}, RootFormat::kErofs, RootAccess::kMemory};
   if (!request.writable.empty()) return prepare_writable(request, cache, workshop);
   return resolve_source(request.source, cache, workshop);
 }

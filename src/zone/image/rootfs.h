@@ -10,10 +10,11 @@ namespace bulkhead::zone {
 struct RootfsRequest {
   std::string source;    // a folder, a disk image, or empty for the default Debian
   std::string writable;  // a disk image to be written to as the root; made from `source` if it does not exist
+  bool pod = false;      // none of the two: the root of a pod's zone, whose containers bring their own
 };
 
 struct RootDisk {
-  std::string path;
+  std::string path;  // empty with kMemory
   RootFormat format = RootFormat::kErofs;
   RootAccess access = RootAccess::kOverlay;
 };

@@ -1,4 +1,4 @@
-// The agent's program (guest/agent), carried inside ours.
+// The agents' programs (guest/agent, guest/pod), carried inside ours.
 #pragma once
 #include <span>
 
@@ -7,5 +7,6 @@
 namespace bulkhead::zone {
 
 std::span<const std::byte> agent_image();
+std::span<const std::byte> pod_agent_image();
 
 }  // namespace bulkhead::zone

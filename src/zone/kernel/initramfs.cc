@@ -26,17 +26,18 @@ std::vector<WantedModule> modules_for(const InitramfsWants& wants) {
               {"xen_evtchn"},
               {"xen_gntalloc"},
               {.name = "xen_netfront", .required = false, .waits = true}};
-  wanted.push_back({std::string{format_name(format)}});
+  if (access != RootAccess::kMemory) wanted.push_back({std::string{format_name(format)}});
   if (access == RootAccess::kOverlay) wanted.push_back({"overlay"});
   if (files) wanted.push_back({backend == engine::VirtBackend::kPv ? "fuse" : "virtiofs"});
   return wanted;
 }
 
 // All that goes into the archive, without reading every module: the package's own lists change with its modules.
-std::string key_of(const KernelImage& kernel, const std::vector<WantedModule>& wanted) {
+std::string key_of(const KernelImage& kernel, RootAccess access, const std::vector<WantedModule>& wanted) {
   Sha256 sha;
   sha.add_text(kLayout);
   sha.add(agent_image());
+  if (access == RootAccess::kMemory) sha.add(pod_agent_image());
   sha.add_text(kernel.release);
   sha.add_text(kernel.modules_folder);
   for (const char* const file : {"/modules.order", "/modules.builtin", "/kernel"}) {
@@ -50,7 +51,7 @@ std::string key_of(const KernelImage& kernel, const std::vector<WantedModule>& w
   return sha.hex().substr(0, 40) + ".cpio";
 }
 
-Result<void> write_archive(const KernelImage& kernel, const std::vector<WantedModule>& wanted,
+Result<void> write_archive(const KernelImage& kernel, RootAccess access, const std::vector<WantedModule>& wanted,
                            const std::string& path) {
   std::vector<LoadableModule> modules;
   if (!kernel.modules_folder.empty()) {
@@ -60,6 +61,7 @@ Result<void> write_archive(const KernelImage& kernel, const std::vector<WantedMo
   archive.add_folder("dev");
   archive.add_character_device("dev/console", 0600, 5, 1);  // the kernel opens it before /init can mount anything
   archive.add_file("init", 0755, agent_image());
+  if (access == RootAccess::kMemory) archive.add_file("bulkhead/pod-agent", 0755, pod_agent_image());
   std::string list;
   for (std::size_t i = 0; i < modules.size(); ++i) {
     const std::string file = fmt::format("bulkhead/{:02}-{}.ko", i, modules[i].name);
@@ -81,8 +83,8 @@ Result<void> write_archive(const KernelImage& kernel, const std::vector<WantedMo
 Result<std::string> initramfs_for(const KernelImage& kernel, const InitramfsWants& wants, Cache& cache,
                                   Workshop& workshop) {
   const std::vector<WantedModule> wanted = modules_for(wants);
-  return cache.get("initramfs", key_of(kernel, wanted), workshop, kKept,
-                   [&](const std::string& path) { return write_archive(kernel, wanted, path); });
+  return cache.get("initramfs", key_of(kernel, wants.access, wanted), workshop, kKept,
+                   [&](const std::string& path) { return write_archive(kernel, wants.access, wanted, path); });
 }
 
 }  // namespace bulkhead::zone
