@@ -15,7 +15,8 @@ namespace events = containerd::events;
 using ttrpc::Code;
 using State = TaskProcess::State;
 
-constexpr Nanoseconds kDrainPatience = 2'000'000'000;
+// A container's streams end with it; an added process may have left children who hold them.
+constexpr Nanoseconds kContainerPatience = 30'000'000'000, kAddedPatience = 2'000'000'000;
 constexpr Nanoseconds kSettlePatience = 2'000'000'000;
 constexpr Nanoseconds kEventPatience = 2'000'000'000;
 constexpr u32 kKilled = 128 + SIGKILL;
@@ -219,7 +220,7 @@ void Service::remove(const v2::DeleteRequest& request, Answer answer) {
     return answer.refuse(Code::kFailedPrecondition, "the container waits to be started: kill it first");
   if (std::exchange(process->deleting, true)) return answer.refuse(Code::kFailedPrecondition, "it is being deleted");
   // What it said last comes before its end.
-  process->streams->drained(kDrainPatience,
+  process->streams->drained(request.exec_id().empty() ? kContainerPatience : kAddedPatience,
                             [this, held = std::make_shared<Answer>(std::move(answer)), id = request.id(),
                              exec = request.exec_id()] { finish_removal(id, exec, std::move(*held)); });
 }

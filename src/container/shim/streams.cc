@@ -81,6 +81,7 @@ void Streams::pass(unsigned index) {
     if (size < 0 && errno == EINTR) continue;
     if (size < 0) return end(index);
     output.piece.erase(0, static_cast<std::size_t>(size));
+    passed_ += static_cast<u64>(size);
   }
   loop_.change(output.fd.get(), 0);
   ask(index);
@@ -95,9 +96,15 @@ void Streams::end(unsigned index) {
 void Streams::drained(Nanoseconds patience, Loop::Work done) {
   if (ended() || !begun_) return done();
   drained_ = std::move(done);
-  loop_.after(patience, [weak = weak_from_this()] {
+  wait_for_silence(patience, passed_);
+}
+
+void Streams::wait_for_silence(Nanoseconds patience, u64 passed) {
+  loop_.after(patience, [weak = weak_from_this(), patience, passed] {
     const auto self = weak.lock();
-    if (self && self->drained_) std::exchange(self->drained_, nullptr)();
+    if (!self || !self->drained_) return;
+    if (self->passed_ != passed) return self->wait_for_silence(patience, self->passed_);
+    std::exchange(self->drained_, nullptr)();
   });
 }
 

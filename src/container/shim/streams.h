@@ -22,7 +22,7 @@ class Streams : public std::enable_shared_from_this<Streams> {
   void close_input();  // when what is in the FIFO now is with the process
   void close();        // at once
   bool ended() const { return !outputs_[0].fd && !outputs_[1].fd; }
-  // Calls `done` when all output has been passed on, or `patience` is over.
+  // Calls `done` when all output has been passed on, or there was none for as long as `patience`.
   void drained(Nanoseconds patience, Loop::Work done);
 
  private:
@@ -32,6 +32,7 @@ class Streams : public std::enable_shared_from_this<Streams> {
     bool last = false;  // the piece is
   };
   Streams(Loop& loop, Pod& pod, pod::ProcessName name) : loop_{loop}, pod_{pod}, name_{std::move(name)} {}
+  void wait_for_silence(Nanoseconds patience, u64 passed);
   void ask(unsigned index);
   void pass(unsigned index);
   void end(unsigned index);
@@ -44,6 +45,7 @@ class Streams : public std::enable_shared_from_this<Streams> {
   UniqueFd input_;
   bool begun_ = false, input_closing_ = false;
   Output outputs_[2];
+  u64 passed_ = 0;  // bytes of output
   Loop::Work drained_;
 };
 
