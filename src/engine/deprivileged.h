@@ -45,6 +45,9 @@ class DeprivilegedCpu {
   virtual u64 root(GuestMode mode) const = 0;
   virtual void flush_tlb(bool kernel_half_too) = 0;  // without: pages from kKernelHalf upwards may stay
   virtual void flush_page(u64 linear) = 0;
+  // The entry of that number (0 to 511) in some table of the lowest level maps `gpa_page` no longer, or no longer as it
+  // did. Translations for data that came from it go; those for code only by flushing.
+  virtual void forget_entry(unsigned number, u64 gpa_page) = 0;
   // All of the TLBs of the vCPUs in `mask`; returns when none of them uses an old translation any more. Never wait for
   // a vCPU while holding a lock that a DeprivilegedGuest's call may want.
   virtual void flush_others(u64 mask) = 0;

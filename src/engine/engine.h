@@ -100,8 +100,9 @@ class Partition : public MsiSink {
     return fail("this engine cannot run a guest kernel without privilege");
   }
   // Of a deprivileged guest: when it returns, no vCPU writes to this page through a translation that it looked up
-  // before. From a DeprivilegedGuest's call; the locks that it holds must not be wanted by guest code itself.
-  virtual void stop_writes(u64 gpa_page) { (void)gpa_page; }
+  // before. From a DeprivilegedGuest's call; the locks that it holds must not be wanted by guest code itself. The vCPUs
+  // in `innocent` are known to have no such translation.
+  virtual void stop_writes(u64 gpa_page, u64 innocent) { (void)gpa_page, (void)innocent; }
   virtual u64 guest_tsc() const = 0;                            // of the vCPUs, as far as they agree; any thread
   virtual void signal_attention(unsigned vcpu) { (void)vcpu; }  // of a deprivileged guest; any thread
   // The instruction by which a guest's kernel in 64-bit mode makes a HypercallExit, at most 8 bytes, with the registers

@@ -22,6 +22,7 @@ class DbtDeprivilegedCpu final : public DeprivilegedCpu {
   u64 root(GuestMode mode) const override { return mode == GuestMode::kKernel ? cpu_.s.cr3 : cpu_.user_root; }
   void flush_tlb(bool kernel_half_too) override { cpu_.flush_tlb(kernel_half_too); }
   void flush_page(u64 linear) override { cpu_.flush_tlb_page(linear); }
+  void forget_entry(unsigned number, u64 gpa_page) override { cpu_.forget_entry(number, gpa_page); }
   void flush_others(u64 mask) override;
   bool read(u64 linear, std::span<std::byte> out) override;
   bool write(u64 linear, std::span<const std::byte> in) override;

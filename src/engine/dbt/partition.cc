@@ -68,9 +68,10 @@ Result<void> DbtPartition::set_deprivileged(DeprivilegedGuest& guest) {
 }
 
 // Each forgets before its next guest instruction; who is in the guest is on the way out.
-void DbtPartition::stop_writes(u64 gpa_page) {
-  shared_.drop_writes_everywhere(gpa_page);
-  for (const auto& vcpu : vcpus_) vcpu->wait_for_requests();
+void DbtPartition::stop_writes(u64 gpa_page, u64 innocent) {
+  shared_.drop_writes_everywhere(gpa_page, innocent);
+  for (unsigned i = 0; i < vcpus_.size(); ++i)
+    if (!bit(innocent, i)) vcpus_[i]->wait_for_requests();
 }
 
 void DbtPartition::signal_attention(unsigned vcpu) {

@@ -29,7 +29,7 @@ class DbtPartition final : public Partition {
   void inject_direct(unsigned vcpu, u8 vector) override;
   Result<void> set_deprivileged(DeprivilegedGuest& guest) override;
   void signal_attention(unsigned vcpu) override;
-  void stop_writes(u64 gpa_page) override;
+  void stop_writes(u64 gpa_page, u64 innocent) override;
   u64 guest_tsc() const override { return shared_.cpus[0]->read_tsc(); }
   void set_eoi_handler(std::function<void(u8 vector)> handler) override { shared_.eoi_handler = std::move(handler); }
   void send(Msi message) override { shared_.deliver_msi(message); }

@@ -29,7 +29,8 @@ const std::vector<std::string_view> kTranslatorCounters = {"halts",
                                                            "steps_interpreted",
                                                            "tlb_fills",
                                                            "loop_rounds_skipped",
-                                                           "stack_windows_missed"};
+                                                           "stack_windows_missed",
+                                                           "jump_cache_flushes"};
 
 void count(std::atomic<u64>& counter) {
   counter.store(counter.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
@@ -195,7 +196,7 @@ void DbtVcpu::refresh_counters() const {
   std::size_t index = kFirstOfRunner;
   for (const std::atomic<u64>* counter :
        {&t.blocks, &t.instructions, &t.lookups, &t.links, &t.misses_interpreted, &t.interpreter_calls, &t.invalidations,
-        &t.flushes, &t.host_faults, &t.steps, &t.fills, &t.skipped_rounds, &t.windows_missed})
+        &t.flushes, &t.host_faults, &t.steps, &t.fills, &t.skipped_rounds, &t.windows_missed, &t.jump_flushes})
     show(index++, counter->load(std::memory_order_relaxed));
 }
 

@@ -157,7 +157,6 @@ TEST_F(CallsTest, OtherMmuextOperations) {
     EXPECT_LT(mmuext(command, 20, 21), 0);
   EXPECT_EQ(mmuext(MMUEXT_TLB_FLUSH_LOCAL, 0), 0);
   EXPECT_EQ(mmuext(MMUEXT_INVLPG_LOCAL, kNotCanonical), 0);
-  EXPECT_EQ(cpu.flushed_pages.back(), kNotCanonical);
   EXPECT_EQ(mmuext(MMUEXT_TLB_FLUSH_ALL, 0), 0);
   at<u64>(30) = 2;
   const unsigned before = cpu.full_flushes;
@@ -175,6 +174,70 @@ TEST_F(CallsTest, UpdateVaMapping) {
   EXPECT_EQ(cpu.flushed_pages.back(), address(100));
   for (const u64 linear : {u64{0}, kHypervisor, kPerDomainStart, kNotCanonical})
     EXPECT_EQ(call(__HYPERVISOR_update_va_mapping, {linear, 0, 0}), -XEN_EINVAL);
+}
+
+// ---- what is forgotten, and when a flush has nothing to do
+
+constexpr u64 kDataFlags = kFlags | kNoExecute;
+
+TEST_F(CallsTest, LostDataIsForgottenAtOnceAndItsFlushIsFree) {
+  mmu_update(kL1 << kPageShift | 100 * 8, make_entry(100, kDataFlags));
+  mmuext(MMUEXT_TLB_FLUSH_LOCAL, 0);
+  cpu.forgotten.clear();
+  const unsigned before = cpu.full_flushes;
+  const std::size_t pages = cpu.flushed_pages.size();
+  for (const u64 less : {kDataFlags & ~kDirty, kDataFlags & ~(kDirty | kWritable), u64{0}})
+    EXPECT_EQ(mmu_update(kL1 << kPageShift | 100 * 8, less == 0 ? 0 : make_entry(100, less)), 0);
+  EXPECT_EQ(cpu.forgotten, std::vector<u64>(3, u64{100} << kPageShift | 100));
+  EXPECT_EQ(mmuext(MMUEXT_TLB_FLUSH_LOCAL, 0), 0);
+  EXPECT_EQ(mmuext(MMUEXT_INVLPG_LOCAL, address(100)), 0);
+  EXPECT_EQ(cpu.full_flushes, before);
+  EXPECT_EQ(cpu.flushed_pages.size(), pages);
+}
+
+TEST_F(CallsTest, WhatGainsIsNotForgotten) {
+  mmu_update(kL1 << kPageShift | 100 * 8, make_entry(100, kReadOnly | kNoExecute));
+  cpu.forgotten.clear();
+  mmu_update(kL1 << kPageShift | 100 * 8, make_entry(100, kDataFlags));
+  EXPECT_TRUE(cpu.forgotten.empty());
+}
+
+TEST_F(CallsTest, LostCodeTablesAndOthersLossesAreForgottenByTheFlush) {
+  const auto flushes_for = [&](auto change) {
+    mmuext(MMUEXT_TLB_FLUSH_LOCAL, 0);
+    const unsigned before = cpu.full_flushes;
+    change();
+    mmuext(MMUEXT_TLB_FLUSH_LOCAL, 0);
+    mmuext(MMUEXT_TLB_FLUSH_LOCAL, 0);
+    return cpu.full_flushes - before;
+  };
+  const auto set = [&](u64 table, u64 index, u64 value, unsigned vcpu = 0) {
+    at<struct mmu_update>(kFirstFree) = {table << kPageShift | index * 8, value};
+    EXPECT_EQ(call(__HYPERVISOR_mmu_update, {address(kFirstFree), 1, 0, DOMID_SELF}, vcpu), 0);
+  };
+  EXPECT_EQ(flushes_for([] {}), 0u);
+  EXPECT_EQ(flushes_for([&] { set(kL1, 100, 0); }), 1u);  // code could run there
+  EXPECT_EQ(flushes_for([&] { set(kL1, 101, make_entry(102, kDataFlags)); }), 1u);
+  set(kL2, 7, make_entry(kL1, kFlags));
+  EXPECT_EQ(flushes_for([&] { set(kL2, 7, 0); }), 1u);
+  set(kL1, 40, make_entry(40, kReadOnly));
+  set(kL2, 7, make_entry(40, kFlags));  // a table with nothing in it
+  EXPECT_EQ(flushes_for([&] { set(kL2, 7, 0); }), 0u);
+  set(kL1, 103, make_entry(103, kDataFlags));
+  cpus[1].kernel_root = cpu.kernel_root;
+  EXPECT_EQ(flushes_for([&] { set(kL1, 103, 0, 1); }), 1u);
+}
+
+// A vCPU whose translations may be old is asked to stop writing to what becomes a table; one that knows all is not.
+TEST_F(CallsTest, OnlyWhoMayStillWriteIsAskedToStop) {
+  constexpr u64 kNew = 200;
+  mmu_update(kL1 << kPageShift | kNew * 8, make_entry(kNew, kDataFlags));
+  mmuext(MMUEXT_TLB_FLUSH_LOCAL, 0);
+  mmu_update(kL1 << kPageShift | kNew * 8, make_entry(kNew, kReadOnly | kNoExecute));
+  EXPECT_EQ(mmuext(MMUEXT_PIN_L1_TABLE, kNew), 0);
+  ASSERT_FALSE(partition.stopped_writes.empty());
+  EXPECT_EQ(partition.stopped_writes.back(), kNew);
+  EXPECT_EQ(partition.innocent & 3, 1u);
 }
 
 // ---- segments

@@ -17,7 +17,11 @@ Guest::~Guest() = default;
 
 Result<void> Guest::start(const Entry& entry) {
   BH_ASSERT(domain_ != nullptr);
-  memory_.set_stop_writes([this](u64 frame) { partition_.stop_writes(frame << kPageShift); });
+  memory_.set_stop_writes([this](u64 frame) {
+    u64 innocent = 0;  // a frame that may become a table has no writable mapping any more, and these know it
+    for (unsigned i = 0; i < vcpus_.size(); ++i) innocent |= u64{knows_all_losses(i)} << i;
+    partition_.stop_writes(frame << kPageShift, innocent);
+  });
   for (unsigned i = 0; i < vcpus_.size(); ++i) memory_.map_descriptors(i, {});
   if (memory_.pin(entry.root, 4) != 0 || memory_.take_root(entry.root) != 0)
     return fail("the page tables of the domain builder are not valid");

@@ -35,7 +35,7 @@ i16 Guest::unmap_grant(Caller& caller, u64 frame, u64 address, u32 flags, u64 re
   const auto entry = grant_entry(call, address, flags);
   const auto from = replacement != 0 ? memory_.leaf_entry(call.v.kernel_root, replacement) : std::optional<u64>{0};
   if (!entry || !from || memory_.hide_grant(*entry, frame, *from) != 0) return GNTST_general_error;
-  call.cpu.flush_tlb(true);
+  flush_own(call.cpu);
   call.cpu.flush_others(~(u64{1} << call.cpu.index()));
   return GNTST_okay;
 }

@@ -109,6 +109,10 @@ class Guest final : public engine::DeprivilegedGuest, public GuestCalls, public 
   Answer mmuext_op(Call& call, const std::array<u64, 6>& args);
   i64 one_mmuext(Call& call, const MmuextOp& op);
   Answer update_va_mapping(Call& call, const std::array<u64, 6>& args);
+  OnLoss forgetting(Cpu& cpu);
+  bool knows_all_losses(unsigned vcpu) const;
+  void flush_own(Cpu& cpu);  // as far as there is something to forget
+  void flush_own_page(Cpu& cpu, u64 linear);
   i64 new_base(Cpu& cpu, u64 frame);
   i64 new_user_base(Cpu& cpu, u64 frame);
   i64 set_ldt(Cpu& cpu, u64 linear, u32 entries);

@@ -62,13 +62,35 @@ Answer Guest::mmu_update(Call& call, const std::array<u64, 6>& args) {
     switch (request.ptr & 3) {
       case MMU_NORMAL_PT_UPDATE:
       case MMU_PT_UPDATE_NO_TRANSLATE:
-        return memory_.update(machine & ~u64{7}, request.val, AccessedDirty::kAsGiven);
+        return memory_.update(machine & ~u64{7}, request.val, AccessedDirty::kAsGiven, forgetting(call.cpu));
       case MMU_PT_UPDATE_PRESERVE_AD:
-        return memory_.update(machine & ~u64{7}, request.val, AccessedDirty::kPreserve);
+        return memory_.update(machine & ~u64{7}, request.val, AccessedDirty::kPreserve, forgetting(call.cpu));
       default:
         return memory_.set_machine_to_physical(machine >> kPageShift, request.val);
     }
   });
+}
+
+// Its translations stay as good as they were: what is lost is forgotten.
+OnLoss Guest::forgetting(Cpu& cpu) {
+  return [&cpu, &known = record(cpu).losses_known](const LostEntry& lost) {
+    if (known != lost.order || lost.level != 1 || lost.code) return;  // a flush is owed anyway, or from now on
+    cpu.forget_entry(lost.index, lost.frame << kPageShift);
+    known = lost.order + 1;
+  };
+}
+
+bool Guest::knows_all_losses(unsigned vcpu) const { return vcpus_[vcpu]->losses_known == memory_.losses(); }
+
+void Guest::flush_own(Cpu& cpu) {
+  if (knows_all_losses(cpu.index())) return;
+  const u64 losses = memory_.losses();
+  cpu.flush_tlb(true);
+  record(cpu).losses_known = losses;
+}
+
+void Guest::flush_own_page(Cpu& cpu, u64 linear) {
+  if (!knows_all_losses(cpu.index())) cpu.flush_page(linear);
 }
 
 // A bitmap of vCPUs in the guest's memory.
@@ -84,7 +106,7 @@ i64 Guest::flush_mask(Call& call, u64 pointer, u64& mask) {
 i64 Guest::new_base(Cpu& cpu, u64 frame) {
   VcpuRecord& v = record(cpu);
   if (frame == v.kernel_root) {
-    cpu.flush_tlb(false);
+    if (!knows_all_losses(cpu.index())) cpu.flush_tlb(false);
     return 0;
   }
   if (const i64 error = memory_.take_root(frame); error != 0) return error;
@@ -127,10 +149,10 @@ i64 Guest::one_mmuext(Call& call, const MmuextOp& op) {
     case MMUEXT_NEW_USER_BASEPTR:
       return new_user_base(cpu, op.arg1.mfn);
     case MMUEXT_TLB_FLUSH_LOCAL:
-      cpu.flush_tlb(true);
+      flush_own(cpu);
       return 0;
     case MMUEXT_INVLPG_LOCAL:
-      cpu.flush_page(op.arg1.linear_addr);
+      flush_own_page(cpu, op.arg1.linear_addr);
       return 0;
     case MMUEXT_TLB_FLUSH_MULTI:
     case MMUEXT_INVLPG_MULTI:
@@ -140,9 +162,9 @@ i64 Guest::one_mmuext(Call& call, const MmuextOp& op) {
     case MMUEXT_INVLPG_ALL:
       if (mask >> cpu.index() & 1) {
         if (op.cmd == MMUEXT_INVLPG_MULTI || op.cmd == MMUEXT_INVLPG_ALL)
-          cpu.flush_page(op.arg1.linear_addr);
+          flush_own_page(cpu, op.arg1.linear_addr);
         else
-          cpu.flush_tlb(true);
+          flush_own(cpu);
       }
       cpu.flush_others(mask);
       return 0;
@@ -176,7 +198,7 @@ Answer Guest::update_va_mapping(Call& call, const std::array<u64, 6>& args) {
   const u64 linear = args[0], flags = args[2];
   const auto entry = memory_.leaf_entry(call.v.kernel_root, linear);
   i64 error = -XEN_EINVAL;
-  if (entry) error = memory_.update(*entry, args[1], AccessedDirty::kAsGiven);
+  if (entry) error = memory_.update(*entry, args[1], AccessedDirty::kAsGiven, forgetting(cpu));
   const bool one = (flags & UVMF_FLUSHTYPE_MASK) == UVMF_INVLPG;
   if ((flags & UVMF_FLUSHTYPE_MASK) == 0) return {error};
   u64 mask = u64{1} << cpu.index();
@@ -188,9 +210,9 @@ Answer Guest::update_va_mapping(Call& call, const std::array<u64, 6>& args) {
   }
   if (mask >> cpu.index() & 1) {
     if (one)
-      cpu.flush_page(linear);
+      flush_own_page(cpu, linear);
     else
-      cpu.flush_tlb(true);
+      flush_own(cpu);
   }
   cpu.flush_others(mask & ~(u64{1} << cpu.index()));
   return {error};

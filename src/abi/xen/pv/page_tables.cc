@@ -103,7 +103,7 @@ i64 PageTables::counted(i64 result, Counter refused) {
 
 // ---- entries
 
-i64 PageTables::update(u64 machine, u64 value, AccessedDirty bits) {
+i64 PageTables::update(u64 machine, u64 value, AccessedDirty bits, const OnLoss& on_loss) {
   const u64 frame = machine >> kPageShift;
   const auto index = static_cast<unsigned>((machine & 0xfff) / 8);
   Lock lock{mutex_};
@@ -111,8 +111,9 @@ i64 PageTables::update(u64 machine, u64 value, AccessedDirty bits) {
   if (!frames_.is_guests(frame)) return counted(-XEN_EINVAL, kRefusedUpdates);
   const Frame& info = frames_[frame];
   const unsigned level = info.type_uses != 0 ? table_level(info.type) : 0;
-  return counted(level == 0 ? update_data(frame, index, value) : update_entry(frame, level, index, value, bits),
-                 kRefusedUpdates);
+  return counted(
+      level == 0 ? update_data(frame, index, value) : update_entry(frame, level, index, value, bits, on_loss),
+      kRefusedUpdates);
 }
 
 i64 PageTables::update_data(u64 frame, unsigned index, u64 value) {
@@ -124,7 +125,26 @@ i64 PageTables::update_data(u64 frame, unsigned index, u64 value) {
 }
 
 // The processor sets accessed and dirty bits at any moment, so an entry is exchanged and what really was there let go.
-i64 PageTables::update_entry(u64 frame, unsigned level, unsigned index, u64 value, AccessedDirty bits) {
+bool PageTables::table_is_empty(u64 frame) {
+  const u64* const entries = frames_.table(frame);
+  u64 all = 0;
+  for (unsigned i = 0; i < kEntries; ++i) all |= entries[i];
+  return !(all & kPresent);
+}
+
+void PageTables::note_loss(unsigned level, unsigned index, u64 before, u64 now, const OnLoss& on_loss) {
+  constexpr u64 kGiven = kPresent | kWritable | kUser | kAccessed | kDirty;
+  if (!(before & kPresent)) return;
+  const bool moved = ((before ^ now) & kAddressMask) != 0, forbidden = (now & ~before & kNoExecute) != 0;
+  if ((before & ~now & kGiven) == 0 && !forbidden && !moved) return;
+  const bool code = !(before & kNoExecute) && (moved || forbidden || (before & ~now & (kPresent | kUser)) != 0);
+  if (level > 1 && table_is_empty(frame_of_entry(before))) return;  // all that came from it was lost before
+  const u64 order = losses_.fetch_add(1, std::memory_order_acq_rel);
+  if (on_loss) on_loss({order, level, index, frame_of_entry(before), code});
+}
+
+i64 PageTables::update_entry(u64 frame, unsigned level, unsigned index, u64 value, AccessedDirty bits,
+                             const OnLoss& on_loss) {
   if (level == 4 && is_xen_slot(index)) return -XEN_EINVAL;
   value = FrameTable::adjusted(value);
   u64* const entry = &frames_.table(frame)[index];
@@ -136,6 +156,7 @@ i64 PageTables::update_entry(u64 frame, unsigned level, unsigned index, u64 valu
   const auto stored = [&] { return bits == AccessedDirty::kPreserve ? value | (old & (kAccessed | kDirty)) : value; };
   while (!__atomic_compare_exchange_n(entry, &old, stored(), false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE)) {
   }
+  note_loss(level, index, old, stored(), on_loss);
   if (!relies_on_same) frames_.put_entry(level, old);
   return 0;
 }
@@ -159,7 +180,7 @@ bool PageTables::is_leaf_table(u64 frame) {
   return in_leaf_table(frame << kPageShift);
 }
 
-PageTables::Written PageTables::write_leaf_table(u64 frame, const u64* before, const u64* copy) {
+PageTables::Written PageTables::write_leaf_table(u64 frame, const u64* before, const u64* copy, const OnLoss& on_loss) {
   Lock lock{mutex_};
   if (!in_leaf_table(frame << kPageShift)) return Written::kRefused;
   u64* const entries = frames_.table(frame);
@@ -173,6 +194,7 @@ PageTables::Written PageTables::write_leaf_table(u64 frame, const u64* before, c
       return Written::kAgain;
     }
     counters_[kUpdates].add();
+    note_loss(1, i, old, value, on_loss);
     frames_.put_entry(1, old);
   }
   return Written::kDone;

@@ -1,6 +1,7 @@
 // The guest's machine memory: its frames, their types, and every change of a page table. One lock for all of it.
 // Any vCPU's thread. Errors are negative Xen error numbers.
 #pragma once
+#include <atomic>
 #include <functional>
 #include <optional>
 
@@ -14,6 +15,15 @@
 namespace bulkhead::abi::xen::pv {
 
 enum class AccessedDirty : u8 { kAsGiven, kPreserve };
+
+// A present entry that went, or lost something: translations may still come from it.
+struct LostEntry {
+  u64 order;  // PageTables::losses() before it
+  unsigned level, index;
+  u64 frame;  // that it named
+  bool code;  // it let code run that it does not let run any more
+};
+using OnLoss = std::function<void(const LostEntry&)>;  // with the lock held
 
 class PageTables {
  public:
@@ -36,14 +46,15 @@ class PageTables {
   void let_go(u64 frame, Hold use);
 
   // Writes the 8 bytes at a machine address: an entry, checked, if the frame is a page table, else just data.
-  i64 update(u64 machine, u64 value, AccessedDirty bits);
+  i64 update(u64 machine, u64 value, AccessedDirty bits, const OnLoss& on_loss = {});
+  u64 losses() const { return losses_.load(std::memory_order_acquire); }  // so far
   // The entry that maps `linear` in the tall tree under `root`; nullopt: there is no table for it.
   std::optional<u64> leaf_entry(u64 root, u64 linear);  // its machine address
   // Makes the changes that the guest wanted to make itself to a table of level 1, by comparing with `copy`, which it
   // wrote to; `before` is what `copy` was. False: the table changed meanwhile (try again), or one is refused.
   enum class Written : u8 { kDone, kAgain, kRefused };
   bool is_leaf_table(u64 frame);
-  Written write_leaf_table(u64 frame, const u64* before, const u64* copy);
+  Written write_leaf_table(u64 frame, const u64* before, const u64* copy, const OnLoss& on_loss = {});
 
   // Grants that the guest maps. `value` goes into the entry of a level 1 table at `machine`; or what maps `frame` there
   // goes, and what the entry at `moved_from` maps (if it is not 0) comes from there.
@@ -79,7 +90,10 @@ class PageTables {
   const telemetry::CounterSet& counters() const { return counters_; }
 
  private:
-  i64 update_entry(u64 frame, unsigned level, unsigned index, u64 value, AccessedDirty bits) BH_REQUIRES(mutex_);
+  i64 update_entry(u64 frame, unsigned level, unsigned index, u64 value, AccessedDirty bits, const OnLoss& on_loss = {})
+      BH_REQUIRES(mutex_);
+  bool table_is_empty(u64 frame) BH_REQUIRES(mutex_);
+  void note_loss(unsigned level, unsigned index, u64 before, u64 now, const OnLoss& on_loss) BH_REQUIRES(mutex_);
   bool in_leaf_table(u64 machine) BH_REQUIRES(mutex_);
   u64 read_entry(u64 machine) BH_REQUIRES(mutex_);
   i64 write_leaf_entry(u64 machine, u64 value) BH_REQUIRES(mutex_);
@@ -93,6 +107,7 @@ class PageTables {
   const Layout layout_;
   Mutex mutex_;
   FrameTable frames_ BH_GUARDED_BY(mutex_);
+  std::atomic<u64> losses_{0};  // changed with the lock held
   u64 next_table_ BH_GUARDED_BY(mutex_);
   u64 descriptor_table_ = 0;  // the level 1 table of the vCPUs' descriptor tables
   u64 current_pages_ BH_GUARDED_BY(mutex_);

@@ -160,7 +160,7 @@ bool Guest::write_page_table(Cpu& cpu, u64 linear) {
     std::memcpy(before.data(), page, kPageSize);
     copy = before;
     if (!cpu.step_into_copy(linear & ~u64{0xfff}, reinterpret_cast<std::byte*>(copy.data()))) return false;
-    const PageTables::Written written = memory_.write_leaf_table(frame, before.data(), copy.data());
+    const PageTables::Written written = memory_.write_leaf_table(frame, before.data(), copy.data(), forgetting(cpu));
     if (written == PageTables::Written::kDone) {
       counters_[kEmulatedTableWrites].add();
       return true;

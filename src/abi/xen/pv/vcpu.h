@@ -51,8 +51,11 @@ struct VcpuRecord {
   std::vector<u64> ldt_frames;
   std::atomic<bool> initialised{false};  // by the domain builder or VCPUOP_initialise, for good
   std::unique_ptr<StartContext> start;   // until it has begun to run
-  u64 work = 0;                          // done in this hypercall so far: mmu_calls.cc
-  bool call_again = false;               // the hypercall goes on by being made again
+  // PageTables::losses() that its translations reflect: what it loses itself it forgets at once, so that a flush has
+  // nothing to do unless others, or entries that lead to whole tables, were lost meanwhile. Others read it.
+  std::atomic<u64> losses_known{0};
+  u64 work = 0;             // done in this hypercall so far: mmu_calls.cc
+  bool call_again = false;  // the hypercall goes on by being made again
   std::atomic<bool> nmi_pending{false};
   bool in_nmi = false;
 };

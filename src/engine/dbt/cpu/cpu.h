@@ -125,6 +125,8 @@ class Cpu {
   // Used by translated code.
   void* tlb_fill(u64 linear, unsigned size, Access access);
   void flush_tlb(bool also_global);
+  // What came for data from entry `number` of some table of the lowest level, which mapped `gpa_page`.
+  void forget_entry(unsigned number, u64 gpa_page);
   void flush_tlb_page(u64 linear);                 // INVLPG
   void flush_tlb_write_entries_for(u64 gpa_page);  // a page became code: its direct writes must stop
   // Every entry that an access may be answered from, now or after it has come back from the victims.
@@ -137,6 +139,7 @@ class Cpu {
   void invpcid(u64 type, u64 pcid, u64 linear);  // raises #GP; CPL and CPUID are the caller's to check
   // Linear code address to guest-physical; sets A; raises #PF. For block lookup.
   u64 translate_code(u64 linear);
+  bool code_is_global(u64 linear);  // of code that can be run: whether its translation outlives a switch of CR3
 
   // ---- segmentation (cpu/segment.cc)
   // Linear address of seg:offset for an access of size bytes: limit/type checks outside 64-bit mode, canonical checks
@@ -285,7 +288,7 @@ class Cpu {
     u64 generation = 0;
     bool global = false;
   };
-  static constexpr unsigned kFetchEntries = 256;
+  static constexpr unsigned kFetchEntries = 512;
   static constexpr unsigned kFillLog = 384;
 
   // Entries that lost their slot to another page lately: pages that meet in a slot would else be walked to and fro.
@@ -317,6 +320,9 @@ class Cpu {
   TlbSpace system_space() const;
   TlbSpace space_for(unsigned cpl) const;
   bool smap_active() const;
+  u64 fetch_tag(u64 linear) const;
+  FetchEntry& fetch_slot(u64 tag);
+  bool still_holds(const FetchEntry& entry, u64 tag) const;
   const FetchEntry& fetch_entry(u64 linear);
   u64 fetch_limit(u64 linear) const;
   bool on_data_breakpoint_page(u64 linear) const;

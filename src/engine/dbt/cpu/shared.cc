@@ -90,9 +90,10 @@ void SharedState::written(Gpa at, u64 length) {
   }
 }
 
-void SharedState::drop_writes_everywhere(u64 gpa_page) {
+void SharedState::drop_writes_everywhere(u64 gpa_page, u64 but) {
   for (const auto& cpu : cpus)
-    post(cpu->index, {CodeRequest::Kind::kDropWrites, static_cast<u8>(cpu->index), 0, gpa_page});
+    if (!bit(but, cpu->index))
+      post(cpu->index, {CodeRequest::Kind::kDropWrites, static_cast<u8>(cpu->index), 0, gpa_page});
 }
 
 // Wakes nobody: a vCPU that sleeps takes its requests before it runs guest code again.

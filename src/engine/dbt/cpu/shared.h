@@ -51,8 +51,8 @@ class SharedState final : public LapicBus, public WriteObserver {
   void code_written(Cpu& self, u64 gpa, u64 size);
   // A device wrote to RAM: the same for every vCPU that has code there. Any thread.
   void written(Gpa at, u64 length) override;
-  // Asks every vCPU to forget that it may write to this page directly. Any thread.
-  void drop_writes_everywhere(u64 gpa_page);
+  // Asks every vCPU but those in `but` to forget that it may write to this page directly. Any thread.
+  void drop_writes_everywhere(u64 gpa_page, u64 but);
   // Carries out what others asked of `self`.
   void take_requests(Cpu& self);
 

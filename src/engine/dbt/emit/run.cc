@@ -176,9 +176,7 @@ void Translator::remember(const Block& block) {
     const unsigned hash = page_hash(address);
     code_pages_[hash / 64] |= u64{1} << (hash % 64);
   }
-  if (space != TlbSpace::kUser && ((s_.cr4 & (1u << 7)) != 0 || cpu_.deprivileged) &&
-      cpu_.walk(rip, Access::kExecute, false, true).global)
-    return;
+  if (space != TlbSpace::kUser && ((s_.cr4 & (1u << 7)) != 0 || cpu_.deprivileged) && cpu_.code_is_global(rip)) return;
   if (log_count_ == kLogSize)
     log_overflow_ = true;
   else
@@ -231,6 +229,7 @@ void Translator::forget_jumps(TlbSpace space) {
 }
 
 void Translator::forget_all_jumps() {
+  count(counters.jump_flushes);
   for (unsigned space = 0; space < kTlbSpaces; ++space) forget_jumps(static_cast<TlbSpace>(space));
   for (u64& word : code_pages_) word = 0;
   log_count_ = 0;

@@ -11,11 +11,18 @@ constexpr u64 kPageMask = ~u64{0xfff};
 constexpr unsigned kLongest = 15;
 }  // namespace
 
+u64 Cpu::fetch_tag(u64 linear) const { return (linear & kPageMask) | (space_for(s.cpl) == TlbSpace::kUser); }
+
+Cpu::FetchEntry& Cpu::fetch_slot(u64 tag) { return fetch_cache_[((tag >> 12) ^ (tag & 1)) % kFetchEntries]; }
+
+bool Cpu::still_holds(const FetchEntry& entry, u64 tag) const {
+  return entry.tag == tag && entry.generation == (entry.global ? global_generation_ : generation_);
+}
+
 const Cpu::FetchEntry& Cpu::fetch_entry(u64 linear) {
-  const u64 user = space_for(s.cpl) == TlbSpace::kUser;
-  const u64 tag = (linear & kPageMask) | user;
-  FetchEntry& entry = fetch_cache_[((linear >> 12) ^ user) % kFetchEntries];
-  if (entry.tag == tag && entry.generation == (entry.global ? global_generation_ : generation_)) return entry;
+  const u64 tag = fetch_tag(linear);
+  FetchEntry& entry = fetch_slot(tag);
+  if (still_holds(entry, tag)) return entry;
   const Translation t = walk_in(linear, Access::kExecute, space_for(s.cpl), false);
   if (!t.ok) raise_page_fault(linear, t.error);
   if (t.page_size > kPageSize) note_large_page(linear, t.page_size);
@@ -25,6 +32,12 @@ const Cpu::FetchEntry& Cpu::fetch_entry(u64 linear) {
   entry.global = t.global;
   entry.generation = t.global ? global_generation_ : generation_;
   return entry;
+}
+
+bool Cpu::code_is_global(u64 linear) {
+  const u64 tag = fetch_tag(linear);
+  const FetchEntry& entry = fetch_slot(tag);
+  return still_holds(entry, tag) ? entry.global : walk_in(linear, Access::kExecute, space_for(s.cpl), true).global;
 }
 
 u64 Cpu::translate_code(u64 linear) { return fetch_entry(linear).gpa_page | (linear & 0xfff); }

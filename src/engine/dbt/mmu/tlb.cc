@@ -192,6 +192,18 @@ void Cpu::flush_tlb_page(u64 linear) {
   if (code_observer != nullptr) code_observer->mapping_changed(linear);
 }
 
+void Cpu::forget_entry(unsigned number, u64 gpa_page) {
+  settle_direct_writes();
+  const auto drop = [=](TlbEntry& entry) {
+    if (((entry.gpa_page ^ gpa_page) & kPageMask) != 0 || (entry.read_tag >> 12 & 511) != number) return;
+    entry.read_tag = entry.write_tag = kNoTag;
+    entry.gpa_page &= kTlbUsed;  // stays in the log
+  };
+  for (auto& space : s.tlb)
+    for (unsigned slot = number; slot < kTlbEntries; slot += 512) drop(space[slot]);
+  for (Victim& victim : victims_) drop(victim.entry);
+}
+
 void Cpu::flush_tlb_write_entries_for(u64 gpa_page) {
   std::atomic<u8>& writers = shared.page_use(gpa_page).writers;
   const u8 self = SharedState::mask_of(index);

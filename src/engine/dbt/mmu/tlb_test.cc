@@ -79,6 +79,19 @@ TEST_F(TlbTest, StaysUntilFlushed) {
   EXPECT_EQ(seen(kAt), 1u);
 }
 
+TEST_F(TlbTest, ForgetsWhatCameFromOneEntry) {
+  guest.map(kAt + 512 * kPageSize, kGpa | 7);  // the same number in another table
+  guest.map(kAt + kPageSize, kGpa | 7);
+  for (const u64 linear : {kAt, kAt + kPageSize, kAt + 512 * kPageSize}) seen(linear);
+  cpu().forget_entry((kAt >> 12 & 511) + 1, kGpa + kPageSize);  // mapped something else
+  EXPECT_EQ(entry(kAt + kPageSize).read_tag, kAt + kPageSize);
+  cpu().forget_entry(kAt >> 12 & 511, kGpa);
+  EXPECT_EQ(entry(kAt).read_tag, kNoTag);
+  EXPECT_EQ(entry(kAt + 512 * kPageSize).read_tag, kNoTag);
+  EXPECT_EQ(entry(kAt + kPageSize).read_tag, kAt + kPageSize);
+  EXPECT_TRUE(observer.pages.empty());
+}
+
 TEST_F(TlbTest, GlobalPagesOutliveCr3) {
   guest.map(kAt, kGpa | 0x107);
   guest.poke(kGpa, 1);

@@ -31,6 +31,7 @@ class FakeCpu final : public engine::DeprivilegedCpu {
   }
   void flush_tlb(bool kernel_half_too) override { ++(kernel_half_too ? full_flushes : half_flushes); }
   void flush_page(u64 linear) override { flushed_pages.push_back(linear); }
+  void forget_entry(unsigned number, u64 gpa_page) override { forgotten.push_back(gpa_page | number); }
   void flush_others(u64 mask) override { flushed_others.push_back(mask); }
 
   // As engines do: only for the kernel.
@@ -109,6 +110,7 @@ class FakeCpu final : public engine::DeprivilegedCpu {
   u64 kernel_root = 0, user_root = 0;
   unsigned full_flushes = 0, half_flushes = 0, vector_resets = 0, vector_loads = 0;
   std::vector<u64> flushed_pages, flushed_others;
+  std::vector<u64> forgotten;           // pages and the numbers of their entries
   std::vector<std::byte> code;          // at RIP
   std::function<void(u64* copy)> step;  // the instruction that step_into_copy() runs; none: it cannot
   std::vector<u16> bad_selectors;

@@ -30,7 +30,10 @@ class FakePartition final : public engine::Partition {
   void inject_nmi(unsigned) override {}
   void inject_direct(unsigned, u8) override {}
   Result<void> set_deprivileged(engine::DeprivilegedGuest&) override { return {}; }
-  void stop_writes(u64 gpa_page) override { stopped_writes.push_back(gpa_page >> kPageShift); }
+  void stop_writes(u64 gpa_page, u64 who_does_not) override {
+    stopped_writes.push_back(gpa_page >> kPageShift);
+    innocent = who_does_not;
+  }
   u64 guest_tsc() const override { return 0; }
   void signal_attention(unsigned vcpu) override { attention.push_back(vcpu); }
   void set_eoi_handler(std::function<void(u8)>) override {}
@@ -42,6 +45,7 @@ class FakePartition final : public engine::Partition {
 
   std::vector<unsigned> attention;
   std::vector<u64> stopped_writes;
+  u64 innocent = 0;  // at the last of them
 };
 
 inline constexpr u64 kFrames = 512, kBase = 0xffffffff80000000;
