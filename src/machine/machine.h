@@ -17,7 +17,8 @@ class Disk;
 }
 namespace bulkhead::net {
 class End;
-}
+class Vhost;
+}  // namespace bulkhead::net
 
 namespace bulkhead::machine {
 
@@ -25,6 +26,8 @@ namespace bulkhead::machine {
 struct NetDevice {
   net::End* end = nullptr;  // owned elsewhere, outlives the machine
   device::NetSettings settings;
+  net::Vhost* vhost = nullptr;      // not null: the kernel's, for machines that can use it; as `end`
+  bool vhost_is_asked_for = false;  // else it is left where it cannot be used
 };
 
 // What every machine is made from.

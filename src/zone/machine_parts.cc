@@ -39,8 +39,10 @@ Result<MachineParts> machine_parts(const MachineSpec& spec, const std::vector<Di
   parts.config.engine_options = spec.engine_options;
   for (const net::Network& network : networks) {
     const net::NetConfig& opened = network.config;
-    parts.config.networks.push_back(
-        {network.end.get(), {opened.mac, opened.mtu, opened.queues, opened.out, opened.in}});
+    parts.config.networks.push_back({.end = network.end.get(),
+                                     .settings = {opened.mac, opened.mtu, opened.queues, opened.out, opened.in},
+                                     .vhost = network.vhost.get(),
+                                     .vhost_is_asked_for = opened.vhost == net::NetConfig::InKernel::kOn});
   }
   parts.networks = std::move(networks);
   return parts;

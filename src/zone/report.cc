@@ -90,6 +90,7 @@ Json networks_json(const std::vector<machine::NetworkStatistics>& networks) {
     out[network.name] = {{"mac", network.done.mac},
                          {"mtu", network.done.mtu},
                          {"link", network.done.link_up ? "up" : "down"},
+                         {"vhost", network.done.in_kernel},
                          {"queues", std::move(queues)}};
   }
   return out;

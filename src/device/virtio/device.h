@@ -7,11 +7,25 @@
 
 namespace bulkhead::device::virtio {
 
+// Where a transport has them: eventfds for queues that the kernel serves instead of us. Under the lock of the device's
+// calls.
+class QueueEvents {
+ public:
+  // By which the driver's notifications of a queue come. Nobody of ours waits for it from now on, until give_back().
+  virtual int borrow_notifications(unsigned queue) = 0;
+  virtual void give_back(unsigned queue) = 0;
+  virtual int interrupts() = 0;  // adding to it does what interrupt_used() does
+
+ protected:
+  ~QueueEvents() = default;
+};
+
 // The transport, seen from the device. Any thread; nothing here blocks.
 class DeviceHost {
  public:
   virtual void interrupt_used() = 0;  // buffers were used in some queue, and the driver wants to know
   virtual void config_changed() = 0;  // the configuration space reads differently now
+  virtual QueueEvents* events() { return nullptr; }
 
  protected:
   ~DeviceHost() = default;

@@ -85,13 +85,35 @@ Result<void> Board::add_virtio_devices(const MicrovmConfig& config) {
   if (config.rng) BH_TRY(add_virtio(std::make_unique<VirtioRng>(entropy_)));
   for (const NetDevice& network : config.networks) {
     net_cores_.push_back(std::make_unique<device::NetCore>(*network.end, network.settings));
-    BH_TRY(add_virtio(std::make_unique<VirtioNet>(*net_cores_.back())));
+    BH_ASSIGN(auto made, network_device(network));
+    // vhost-net knows no packed rings.
+    BH_TRY(add_virtio(std::move(made), {.packed = !net_cores_.back()->in_kernel()}));
   }
   if (config.files != nullptr) BH_TRY(add_virtio(std::make_unique<VirtioFs>(*config.files, config.files_tag)));
   return {};
 }
 
-Result<void> Board::add_virtio(std::unique_ptr<device::virtio::VirtioDevice> device) {
+bool Board::next_has_link() const {
+  const std::size_t number = virtio_devices_.size();
+  return number < layout::kVirtioGsis.size() &&
+         VirtioLink::possible(partition_, layout::virtio_window(static_cast<unsigned>(number)));
+}
+
+Result<std::unique_ptr<device::virtio::VirtioDevice>> Board::network_device(const NetDevice& network) {
+  using device::virtio::VirtioNet;
+  device::NetCore& core = *net_cores_.back();
+  if (network.vhost == nullptr) return std::make_unique<VirtioNet>(core);
+  if (next_has_link()) {
+    core.set_in_kernel();
+    return std::make_unique<VirtioNet>(core, *network.vhost, memory_);
+  }
+  if (network.vhost_is_asked_for)
+    return fail("vhost=on: this engine takes every notification itself; it is for the engine kvm, or say vhost=auto");
+  return std::make_unique<VirtioNet>(core);
+}
+
+Result<void> Board::add_virtio(std::unique_ptr<device::virtio::VirtioDevice> device,
+                               device::virtio::TransportFeatures features) {
   const auto number = static_cast<unsigned>(virtio_devices_.size());
   if (number >= layout::kVirtioGsis.size())
     return fail("the machine microvm has room for {} virtio devices in all: use fewer disks or networks",
@@ -100,7 +122,7 @@ Result<void> Board::add_virtio(std::unique_ptr<device::virtio::VirtioDevice> dev
   BH_ASSIGN(VirtioLink* const link, this->link(window));
   virtio_devices_.push_back(std::move(device));
   virtio_transports_.push_back(std::make_unique<device::virtio::VirtioMmio>(
-      *virtio_devices_.back(), memory_, link != nullptr ? link->line() : interrupts_.gsi(window.gsi)));
+      *virtio_devices_.back(), memory_, link != nullptr ? link->line() : interrupts_.gsi(window.gsi), features));
   device::virtio::VirtioMmio& transport = *virtio_transports_.back();
   if (link == nullptr) return mmio_.attach(window.base.value, window.size, transport);
   BH_TRY(link->connect(transport, *event_loop_));

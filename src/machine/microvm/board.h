@@ -59,8 +59,11 @@ class Board {
   Result<void> attach_legacy(const MicrovmConfig& config);
   Result<void> attach_interrupts();
   Result<void> add_virtio_devices(const MicrovmConfig& config);
+  Result<std::unique_ptr<device::virtio::VirtioDevice>> network_device(const NetDevice& network);
+  bool next_has_link() const;  // the next virtio device
   Result<VirtioLink*> link(const VirtioMmioWindow& window);
-  Result<void> add_virtio(std::unique_ptr<device::virtio::VirtioDevice> device);
+  Result<void> add_virtio(std::unique_ptr<device::virtio::VirtioDevice> device,
+                          device::virtio::TransportFeatures features = {});
 
   engine::Partition& partition_;
   const GuestMemory& memory_;

@@ -5,6 +5,8 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <algorithm>
+
 #include "base/thread.h"
 #include "spec/virtio.h"
 
@@ -32,7 +34,10 @@ Result<std::unique_ptr<EventLoop>> EventLoop::create() {
   return loop;
 }
 
-EventLoop::~EventLoop() { stop(); }
+EventLoop::~EventLoop() {
+  stop();
+  *alive_ = false;
+}
 
 Result<int> EventLoop::add(std::function<void()> call) {
   auto source = std::make_unique<Source>();
@@ -43,6 +48,12 @@ Result<int> EventLoop::add(std::function<void()> call) {
     return fail_errno("making an eventfd for notifications");
   sources_.push_back(std::move(source));
   return sources_.back()->events.get();
+}
+
+void EventLoop::listen(int events, bool on) {
+  const auto source = std::ranges::find(sources_, events, [](const auto& one) { return one->events.get(); });
+  epoll_event event{.events = on ? u32{EPOLLIN} : 0, .data = {.ptr = source->get()}};
+  (void)::epoll_ctl(poll_.get(), EPOLL_CTL_MOD, events, &event);
 }
 
 void EventLoop::start() {
@@ -75,10 +86,14 @@ void VirtioLink::Line::set(bool asserted) {
   if (asserted) signal_eventfd(descriptor);
 }
 
+bool VirtioLink::possible(const engine::Partition& partition, const VirtioMmioWindow& window) {
+  return partition.registrations_are_cheap() && window.gsi.value >= kFirstPciLine;
+}
+
 Result<std::unique_ptr<VirtioLink>> VirtioLink::create(engine::Partition& partition, device::IoApic& ioapic,
                                                        const VirtioMmioWindow& window) {
   std::unique_ptr<VirtioLink> none;
-  if (!partition.registrations_are_cheap() || window.gsi.value < kFirstPciLine) return none;
+  if (!possible(partition, window)) return none;
   std::unique_ptr<VirtioLink> link{new VirtioLink{partition, window.base}};
   void* const page = ::mmap(nullptr, kPageSize, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (page == MAP_FAILED) return fail_errno("making a page of registers");
@@ -94,9 +109,11 @@ Result<std::unique_ptr<VirtioLink>> VirtioLink::create(engine::Partition& partit
   BH_ASSIGN(link->line_.events, partition.interrupt_on_event());
   link->line_.descriptor = link->line_.events->descriptor();
   link->line_.ioapic = &ioapic.line(window.gsi);
-  ioapic.watch(window.gsi.value, [&line = link->line_](const std::optional<Msi>& message) {
+  ioapic.watch(window.gsi.value, [&line = link->line_, &lent = link->lent_](const std::optional<Msi>& message) {
     line.events->set_message(message);
     line.direct.store(message.has_value(), std::memory_order_release);
+    // What the kernel signalled meanwhile went nowhere; one interrupt too many does no harm.
+    if (message && lent.load()) signal_eventfd(line.descriptor);
   });
   return link;
 }
@@ -107,8 +124,21 @@ VirtioLink::~VirtioLink() {
   if (page_ != nullptr) ::munmap(page_, kPageSize);
 }
 
+int VirtioLink::borrow_notifications(unsigned queue) {
+  lent_ = true;
+  loop_->listen(notified_[queue], false);
+  return notified_[queue];
+}
+
+// A device that is reset when the machine goes finds the loop gone already.
+void VirtioLink::give_back(unsigned queue) {
+  if (*loop_is_there_) loop_->listen(notified_[queue], true);
+}
+
 Result<void> VirtioLink::connect(device::virtio::VirtioMmio& transport, EventLoop& loop) {
   using namespace spec::virtio;
+  loop_ = &loop;
+  loop_is_there_ = loop.alive();
   BH_ASSIGN(const int changed, loop.add([this, &transport] {
     {
       Lock lock{lock_};
@@ -125,7 +155,9 @@ Result<void> VirtioLink::connect(device::virtio::VirtioMmio& transport, EventLoo
     BH_ASSIGN(auto write,
               partition_.notify_on_write({.address = window_.value + mmio::kRegQueueNotify, .value = queue}, notified));
     registrations_.push_back(std::move(write));
+    notified_.push_back(notified);
   }
+  transport.set_events(this);
   ignored_ = UniqueFd{::eventfd(0, EFD_CLOEXEC)};  // see VirtioMmio::set_page(): nobody reads it
   if (!ignored_) return fail_errno("making an eventfd");
   BH_ASSIGN(auto write,

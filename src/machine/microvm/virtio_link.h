@@ -23,6 +23,9 @@ class EventLoop {
   EventLoop(const EventLoop&) = delete;
   // A new eventfd of ours; `call` runs on the loop's thread after it was signalled. Before start().
   Result<int> add(std::function<void()> call);
+  void listen(int events, bool on);  // whether to wait for that eventfd; any thread
+  // True as long as the loop is there.
+  std::shared_ptr<const bool> alive() const { return alive_; }
   void start();
   void stop();  // returns when the thread has ended
 
@@ -36,10 +39,12 @@ class EventLoop {
   UniqueFd poll_, end_;
   std::vector<std::unique_ptr<Source>> sources_;
   std::thread thread_;
+  std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
 };
 
-class VirtioLink {
+class VirtioLink final : private device::virtio::QueueEvents {
  public:
+  static bool possible(const engine::Partition& partition, const VirtioMmioWindow& window);
   // nullptr: the engine cannot do it more cheaply than by exits, or the line is not only the IOAPIC's. Outlived by all.
   static Result<std::unique_ptr<VirtioLink>> create(engine::Partition& partition, device::IoApic& ioapic,
                                                     const VirtioMmioWindow& window);
@@ -61,6 +66,9 @@ class VirtioLink {
     IrqLine* ioapic = nullptr;
   };
   VirtioLink(engine::Partition& partition, Gpa window) : partition_{partition}, window_{window} {}
+  int borrow_notifications(unsigned queue) override;
+  void give_back(unsigned queue) override;
+  int interrupts() override { return line_.descriptor; }
 
   engine::Partition& partition_;
   const Gpa window_;
@@ -68,6 +76,10 @@ class VirtioLink {
   Mutex lock_;
   Line line_;
   UniqueFd ignored_;
+  EventLoop* loop_ = nullptr;
+  std::shared_ptr<const bool> loop_is_there_;
+  std::vector<int> notified_;      // of each queue
+  std::atomic<bool> lent_{false};  // the kernel interrupts by itself
   std::vector<std::unique_ptr<engine::Registration>> registrations_;
 };
 

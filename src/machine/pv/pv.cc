@@ -95,6 +95,8 @@ class PvMachine final : public Pv {
       if (config.disks[i] != nullptr) BH_TRY(disks_->add_at(i, *config.disks[i]));
     for (unsigned i = 0; i < config.networks.size(); ++i) {
       const NetDevice& network = config.networks[i];
+      if (network.vhost_is_asked_for)
+        return fail("vhost=on: the kernel's vhost-net knows no Xen rings; it is for -V pvh on the engine kvm");
       net_cores_.push_back(std::make_unique<device::NetCore>(*network.end, network.settings));
       BH_TRY(bus_->add(i, std::make_unique<xenbus::NetBackend>(*net_cores_[i], *grants_, *events_, i)));
     }

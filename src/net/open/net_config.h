@@ -9,6 +9,7 @@
 #include "net/end.h"
 #include "net/limits.h"
 #include "net/user/passt.h"
+#include "net/vhost/vhost.h"
 
 namespace bulkhead::net {
 
@@ -22,6 +23,10 @@ struct NetConfig {
   unsigned queues = 0;  // queue pairs, at most; 0: one for each vCPU
   Limits out, in;       // from the zone, to the zone
   UserConfig user;
+  // tap, bridge: whether the kernel's vhost-net carries the frames. kAuto: where it can, and nothing is asked for that
+  // it cannot.
+  enum class InKernel : u8 { kAuto, kOn, kOff };
+  InKernel vhost = InKernel::kAuto;
   // In the zone.
   enum class Addresses : u8 { kAuto, kDhcp, kNone };  // kAuto: `addresses` if there are any, else as the kind has it
   Addresses how = Addresses::kAuto;
@@ -40,8 +45,9 @@ Result<MacAddress> parse_mac(const std::string& text);
 struct Network {
   NetConfig config;  // with what was open in it filled in: MAC, MTU, addresses
   std::unique_ptr<End> end;
-  UniqueFd lease;           // of an address that was chosen for it
-  bool privileged = false;  // opening it took privilege that nobody needs any more
+  std::unique_ptr<Vhost> vhost;  // open, if it may be used
+  UniqueFd lease;                // of an address that was chosen for it
+  bool privileged = false;       // opening it took privilege that nobody needs any more
   // For the agent (guest/agent/start_request.h): "mac=... mtu=... ip=... gw=... dns=...".
   std::string for_agent() const;
 };

@@ -62,8 +62,16 @@ Result<void> open_tap_here(Network& network) {
   if (tap->made()) BH_TRY(set_device_up(tap->name()));
   if (bridged && config.how == NetConfig::Addresses::kAuto && config.addresses.empty())
     BH_TRY(take_address(network, addresses4(config.name)));
+  const unsigned queues = tap->queue_count();
   network.end = std::move(tap);
   network.privileged = true;
+  using InKernel = NetConfig::InKernel;
+  if (config.vhost == InKernel::kOff || config.out.any() || config.in.any()) return {};
+  auto vhost = Vhost::open(queues);
+  if (vhost)
+    network.vhost = std::move(*vhost);
+  else if (config.vhost == InKernel::kOn)
+    return fail("--net {}: vhost=on: {}", config.name, vhost.error().message);
   return {};
 }
 

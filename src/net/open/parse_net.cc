@@ -69,6 +69,13 @@ Result<void> set_limit(BucketLimit& limit, const std::string& text) {
   return {};
 }
 
+Result<void> set_vhost(NetConfig& config, const std::string& text) {
+  using InKernel = NetConfig::InKernel;
+  if (text != "on" && text != "off" && text != "auto") return fail("'{}' is none of on, off, auto", text);
+  config.vhost = text == "on" ? InKernel::kOn : text == "off" ? InKernel::kOff : InKernel::kAuto;
+  return {};
+}
+
 using Setter = std::function<Result<void>(NetConfig&, const std::string&)>;
 
 const std::map<std::string, Setter>& options() {
@@ -109,11 +116,13 @@ const std::map<std::string, Setter>& options_of(NetConfig::Kind kind) {
               {"ipv6", [](NetConfig& c, const std::string& v) { return set_switch(c.user.ipv6, v); }},
               {"host-loopback", [](NetConfig& c, const std::string& v) { return set_switch(c.user.host_loopback, v); }},
           },
-      device = {{"netns", [](NetConfig& c, const std::string& v) -> Result<void> {
+      device = {{"netns",
+                 [](NetConfig& c, const std::string& v) -> Result<void> {
                    if (v.empty()) return fail("it is empty");
                    c.netns = v;
                    return {};
-                 }}};
+                 }},
+                {"vhost", set_vhost}};
   switch (kind) {
     case NetConfig::Kind::kUser:
       return user;
@@ -182,6 +191,8 @@ Result<NetConfig> parse_net(const std::string& text) {
   }
   if (config.how != NetConfig::Addresses::kAuto && !config.addresses.empty())
     return fail("ip: dhcp or none do not go with addresses");
+  if (config.vhost == NetConfig::InKernel::kOn && (config.out.any() || config.in.any()))
+    return fail("vhost=on: the kernel's vhost-net knows no limits; without them, or without vhost");
   return config;
 }
 

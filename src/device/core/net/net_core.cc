@@ -145,7 +145,7 @@ bool NetCore::send_some(Pair& pair) {
       pair.wait_writable = true;
       break;
     }
-    if (sent == Sent::kGone) lose_link(pair);
+    if (sent == Sent::kGone) lose_link();
     if (sent == Sent::kDone) out_buckets_.take(pair.frame.bytes);
     finish_out(pair, sent == Sent::kDone ? kPackets : kDropped);
   }
@@ -160,7 +160,7 @@ bool NetCore::take_in(Pair& pair) {
   std::span<std::byte> frame;
   switch (pair.queue->receive(pair.in_header, frame)) {
     case Received::kGone:
-      lose_link(pair);
+      lose_link();
       return false;
     case Received::kNothing:
       return false;
@@ -236,7 +236,7 @@ bool NetCore::receive_some(Pair& pair) {
   return frames == kTurn;
 }
 
-void NetCore::lose_link(Pair&) {
+void NetCore::lose_link() {
   if (!link_up_.exchange(false)) return;
   log_warning("{} is gone: the zone goes on without it", end_.description());
   if (link_changed_) link_changed_();

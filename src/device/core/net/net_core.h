@@ -83,7 +83,12 @@ class NetCore {
   // kFinished: frames with a VLAN tag come without any.
   enum class Tagged : u8 { kAsOthers, kFinished };
   void start(NetRings& rings, unsigned pairs, net::Offloads out, net::Offloads in, Tagged tagged = Tagged::kAsOthers);
-  void stop();  // returns when no ring is touched any more; held frames are forgotten
+  void stop();       // returns when no ring is touched any more; held frames are forgotten
+  void lose_link();  // the end is dead; once, with a line in the log
+  net::End& end() { return end_; }
+  // The kernel carries the frames, and nothing is counted here. Before the machine runs.
+  void set_in_kernel() { in_kernel_ = true; }
+  bool in_kernel() const { return in_kernel_; }
   void set_link_changed(std::function<void()> changed);  // told of a link that goes down, on a pair's thread
   void kick_out(unsigned pair);
   void kick_in(unsigned pair);
@@ -93,7 +98,8 @@ class NetCore {
   void halt();  // what stop() does
   void set_pairs(unsigned pairs);
   void set_accepted(net::Offloads in);
-  void forget_out(unsigned pair);  // the frame that next_out() gave is not there any more
+  void set_end_serves(net::Offloads in, unsigned pairs);  // somebody else carries frames between the rings and the end
+  void forget_out(unsigned pair);                         // the frame that next_out() gave is not there any more
 
   const Direction& out(unsigned pair) const { return pairs_[pair]->out; }
   const Direction& in(unsigned pair) const { return pairs_[pair]->in; }
@@ -147,7 +153,6 @@ class NetCore {
   NetRings::Put put_held(Pair& pair);
   void finish_in(Pair& pair, CounterIndex how);
   bool may_pass(Pair& pair, Buckets& buckets, Direction& direction);
-  void lose_link(Pair& pair);
   void forget_in(Pair& pair);
   void wake(Pair& pair);
 
@@ -158,6 +163,7 @@ class NetCore {
   std::vector<std::unique_ptr<Pair>> pairs_;
   std::function<void()> link_changed_;
   std::atomic<bool> link_up_{true}, exit_{false};
+  bool in_kernel_ = false;
   std::atomic<u32> pauses_{0};
   std::mutex pause_mutex_;
   // Changed while paused.

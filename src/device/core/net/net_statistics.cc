@@ -22,6 +22,7 @@ NetStatistics::Direction numbers_of(const NetCore::Direction& direction) {
 NetStatistics statistics_of(const NetCore& core) {
   NetStatistics all;
   all.link_up = core.link_up();
+  all.in_kernel = core.in_kernel();
   all.mac = net::text_of(core.mac());
   all.mtu = core.mtu();
   for (unsigned i = 0; i < core.pair_count(); ++i)

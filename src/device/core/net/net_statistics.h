@@ -19,7 +19,7 @@ struct NetStatistics {
   struct Queue {
     Direction out, in;
   };
-  bool link_up = true;
+  bool link_up = true, in_kernel = false;  // in_kernel: by vhost-net, and not counted
   std::string mac;
   u64 mtu = 0;
   std::vector<Queue> queues;

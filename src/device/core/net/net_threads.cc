@@ -91,6 +91,11 @@ void NetCore::set_accepted(Offloads in) {
   end_.set_accepted(in);
 }
 
+void NetCore::set_end_serves(Offloads in, unsigned pairs) {
+  end_.set_accepted(in);
+  end_.set_active(std::clamp(pairs, 1u, pair_count()));
+}
+
 void NetCore::wake(Pair& pair) {
   if (!pair.asleep.exchange(false)) return;
   const u64 one = 1;

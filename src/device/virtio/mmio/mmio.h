@@ -33,6 +33,7 @@ class VirtioMmio final : public IoDevice, private InterruptSink {
   // they show: somebody shall call refresh_page() soon, with the bus's lock, and then drive the line.
   void set_page(std::byte* page, std::function<void()> changed);
   void refresh_page();
+  void set_events(QueueEvents* events) { session_.set_events(events); }
 
  private:
   void raise(u32 causes) override;

@@ -47,6 +47,8 @@ class Session final : public DeviceHost, private FaultSink {
   VirtioDevice& device() { return device_; }
   void interrupt_used() override;
   void config_changed() override;
+  QueueEvents* events() override { return events_; }
+  void set_events(QueueEvents* events) { events_ = events; }  // before the driver's first access; outlives the session
 
   // kNotifications and so on, then one counter per Fault.
   enum CounterIndex : u8 { kNotifications, kInterrupts, kResets, kRefusedAccesses, kFirstFault };
@@ -62,6 +64,7 @@ class Session final : public DeviceHost, private FaultSink {
   VirtioDevice& device_;
   InterruptSink& interrupts_;
   TransportFeatures transport_;
+  QueueEvents* events_ = nullptr;
   telemetry::CounterSet counters_;
   std::atomic<u8> status_{0};
   std::atomic<u32> generation_{0};

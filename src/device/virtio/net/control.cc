@@ -84,14 +84,22 @@ bool VirtioNet::set_addresses(u8 which, Chain& chain) {
 bool VirtioNet::set_pairs(Chain& chain) {
   u16 pairs = 0;
   if (!take(chain, pairs) || pairs < 1 || pairs > core_.pair_count()) return false;
-  core_.paused([&] { core_.set_pairs(pairs); });
+  if (vhost_ != nullptr)
+    use_rings(pairs);
+  else
+    core_.paused([&] { core_.set_pairs(pairs); });
   return true;
 }
 
 bool VirtioNet::set_offloads(Chain& chain) {
   u64 wanted = 0;
   if (!take(chain, wanted) || (wanted & ~(features_ & kGuestOffloads)) != 0) return false;
-  core_.paused([&] { core_.set_accepted(in_offloads(wanted)); });
+  core_.paused([&] {
+    if (vhost_ != nullptr)
+      core_.end().set_accepted(in_offloads(wanted));
+    else
+      core_.set_accepted(in_offloads(wanted));
+  });
   return true;
 }
 

@@ -48,11 +48,25 @@ VirtioNet::VirtioNet(NetCore& core)
   core_.set_link_changed([this] { host_->config_changed(); });
 }
 
-VirtioNet::~VirtioNet() { core_.set_link_changed({}); }
+VirtioNet::VirtioNet(NetCore& core, bulkhead::net::Vhost& vhost, const GuestMemory& memory)
+    : core_{core},
+      vhost_{&vhost},
+      memory_{&memory},
+      queue_sizes_{sizes_for(core)},
+      pairs_(core.pair_count()),
+      mac_{core.mac()} {
+  core_.set_link_changed([this] { host_->config_changed(); });
+}
+
+VirtioNet::~VirtioNet() {
+  if (vhost_ != nullptr) vhost_->unwatch();
+  core_.set_link_changed({});
+}
 
 u32 VirtioNet::type() const { return kTypeNetwork; }
 
 u64 VirtioNet::features() const {
+  if (vhost_ != nullptr) return kernel_features();
   return kGuestOffloads | kFeatureChecksum | kFeatureHostTso4 | kFeatureHostTso6 | kFeatureHostEcn | kFeatureHostUso |
          kFeatureGuestOffloads | kFeatureMtu | kFeatureMac | kFeatureMergeable | kFeatureStatus | kFeatureControl |
          kFeatureControlRx | kFeatureControlMac | (core_.pair_count() > 1 ? kFeatureMultiQueue : 0);
@@ -80,18 +94,21 @@ void VirtioNet::start(u64 features) {
   features_ = features;
   mergeable_ = features & kFeatureMergeable;
   started_ = true;
+  if (vhost_ != nullptr) return start_kernel();
   core_.start(*this, 1, out_offloads(features), in_offloads(features));
 }
 
 void VirtioNet::notify(unsigned index) {
   if (index == control_index() && (features_ & kFeatureControl)) return serve_control();
   if (index >= 2 * core_.pair_count()) return;
+  if (vhost_ != nullptr) return pass_on(index);
   if (index % 2 == 0) return core_.kick_in(index / 2);
   core_.kick_out(index / 2);
 }
 
 void VirtioNet::stop_queue(unsigned index) {
   if (index >= 2 * core_.pair_count()) return;
+  if (vhost_ != nullptr) return stop_ring(index);
   Pair& pair = pairs_[index / 2];
   if (index % 2 != 0) {
     if (pair.out) out_queue(index / 2).drop(std::move(*pair.out));
@@ -107,6 +124,7 @@ void VirtioNet::stop_queue(unsigned index) {
 
 void VirtioNet::reset() {
   core_.halt();
+  if (vhost_ != nullptr) vhost_->stop();
   started_ = mergeable_ = false;
   features_ = 0;
   filter_ = {};

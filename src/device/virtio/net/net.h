@@ -10,6 +10,7 @@
 #include "device/core/net/net_core.h"
 #include "device/virtio/device.h"
 #include "device/virtio/net/filter.h"
+#include "net/vhost/vhost.h"
 #include "spec/virtio.h"
 
 namespace bulkhead::device::virtio {
@@ -23,6 +24,10 @@ class VirtioNet final : public VirtioDevice, private NetRings {
                                         spec::virtio::net::kFeatureGuestUso6;
 
   explicit VirtioNet(NetCore& core);  // `core` outlives us
+  // The rings are the kernel's: what the guest may ask for is what vhost-net and the tap device can do, frames are
+  // neither filtered nor counted here, and rings are split ones. For transports that have events. `vhost` and `memory`
+  // outlive us.
+  VirtioNet(NetCore& core, net::Vhost& vhost, const GuestMemory& memory);
   ~VirtioNet() override;
 
   u32 type() const override;
@@ -66,8 +71,17 @@ class VirtioNet final : public VirtioDevice, private NetRings {
   Queue& in_queue(unsigned pair) { return queues_[2 * pair]; }
   Queue& out_queue(unsigned pair) { return queues_[2 * pair + 1]; }
   unsigned control_index() const;
+  // ---- with vhost
+  u64 kernel_features() const;
+  void start_kernel();
+  void pass_on(unsigned index);    // a notification that came here all the same
+  void use_rings(unsigned pairs);  // those of the first ones
+  void stop_ring(unsigned index);
+  bool kernel_serves(unsigned index) const { return vhost_ != nullptr && vhost_->runs(index); }
 
   NetCore& core_;
+  net::Vhost* const vhost_ = nullptr;
+  const GuestMemory* const memory_ = nullptr;
   const std::vector<u16> queue_sizes_;
   std::vector<Pair> pairs_;
   DeviceHost* host_ = nullptr;

@@ -26,6 +26,7 @@ bool Queue::enable(const QueueConfig& config) {
     good = ring_.emplace<SplitRing>().attach(memory, config);
   if (good) {
     size_ = config.size;
+    config_ = config;
     return true;
   }
   ring_ = std::monostate{};

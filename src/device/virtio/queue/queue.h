@@ -26,6 +26,7 @@ class Queue {
   // For the transport. enable() refuses (false, and a fault) what cannot be; the rings start from zero.
   bool enable(const QueueConfig& config);
   void disable();
+  const QueueConfig& config() const { return config_; }  // as enabled
   bool enabled() const { return !std::holds_alternative<std::monostate>(ring_); }
 
   // The next chain; none when the ring is empty, the queue is not enabled, or there was a fault.
@@ -53,6 +54,7 @@ class Queue {
   ChainBuilder builder_;
   std::variant<std::monostate, SplitRing, PackedRing> ring_;
   std::vector<std::unique_ptr<ChainBuffers>> spare_;
+  QueueConfig config_;
   u32 size_ = 0, in_flight_ = 0;
   bool broken_ = false;
 };
