@@ -35,7 +35,8 @@ static_assert(sizeof(Message) == 20 + 8 + 240 + 60);
 
 class Client {
  public:
-  Client(int device, const char* mac) : device_{device} {
+  // `renews`: the lease is ours already.
+  Client(int device, const char* mac, bool renews = false) : device_{device}, renews_{renews} {
     sscanf(mac, "%hhx:%hhx:%hhx:%hhx:%hhx:%hhx", &mac_[0], &mac_[1], &mac_[2], &mac_[3], &mac_[4], &mac_[5]);
     (void)!getrandom(&transaction_, sizeof transaction_, 0);
     // Below IP, since we have no address to send from or to be answered at.
@@ -54,14 +55,16 @@ class Client {
   }
   bool open() const { return socket_ >= 0; }
 
-  // Says it until there is an answer of type `wanted`.
-  bool ask(unsigned char type, int wanted, DhcpLease& lease) {
+  // Says it until there is an answer of type `wanted`; `refused`: it was another one.
+  bool ask(unsigned char type, int wanted, DhcpLease& lease, bool* refused = nullptr) {
     int wait_ms = 300;
+    if (refused != nullptr) *refused = false;
     for (int i = 0; i < kTries; ++i, wait_ms *= 2) {
       send(type, lease);
       DhcpLease heard;
       const int answer = listen(wanted, wait_ms, heard);
       if (answer == wanted) lease = heard;
+      if (refused != nullptr) *refused = answer != 0 && answer != wanted;
       if (answer != 0) return answer == wanted;
     }
     errno = ETIMEDOUT;
@@ -82,9 +85,10 @@ class Client {
       at += size;
     };
     add(53, &type, 1);
-    if (type == 3) add(50, &lease.address, 4);
-    if (type == 3) add(54, &lease.server, 4);
-    const unsigned char wanted[] = {1, 3, 6, 26};
+    if (renews_) message.addresses[0] = lease.address;  // and then neither of these two [rfc2131 §4.3.2]
+    if (type == 3 && !renews_) add(50, &lease.address, 4);
+    if (type == 3 && !renews_) add(54, &lease.server, 4);
+    const unsigned char wanted[] = {1, 3, 6, 26, 51};
     add(55, wanted, sizeof wanted);
     *at = 255;
     message.network = ip{};
@@ -93,6 +97,7 @@ class Client {
     message.network.ip_len = htons(sizeof message);
     message.network.ip_ttl = 64;
     message.network.ip_p = IPPROTO_UDP;
+    if (renews_) message.network.ip_src.s_addr = lease.address;
     message.network.ip_dst.s_addr = INADDR_BROADCAST;
     message.network.ip_sum = header_sum(message);
     message.transport = udphdr{};
@@ -135,6 +140,7 @@ class Client {
   }
 
   int device_, socket_ = -1;
+  bool renews_;
   unsigned char mac_[6] = {};
   std::uint32_t transaction_ = 0;
 };
@@ -149,6 +155,12 @@ bool ask_dhcp(int device, const char* mac, DhcpLease& lease, Failure& failure) {
   if (!client.ask(3, 5, lease)) return failed(failure, "asking for the address that DHCP offered");
   if (lease.server == 0) lease.server = offer.server;
   return true;
+}
+
+bool renew_dhcp(int device, const char* mac, DhcpLease& lease, bool& lost) {
+  Client client{device, mac, true};
+  lost = false;
+  return client.open() && client.ask(3, 5, lease, &lost);
 }
 
 }  // namespace bulkhead::agent

@@ -29,6 +29,9 @@ void take_option(unsigned char code, const unsigned char* at, unsigned size, Dhc
     case 26:
       if (size == 2) lease.mtu = static_cast<std::uint32_t>(at[0] << 8 | at[1]);
       return;
+    case 51:
+      if (size == 4 && word_at(at) != ~0u) lease.seconds = ntohl(word_at(at));
+      return;
     case 53:
       if (size == 1) type = at[0];
       return;

@@ -71,7 +71,7 @@ bool Netlink::set_up(int device, std::uint32_t mtu) {
   return ask(&request);
 }
 
-bool Netlink::add_address(int device, int family, const void* address, unsigned prefix) {
+bool Netlink::add_address(int device, int family, const void* address, unsigned prefix, std::uint32_t seconds) {
   ifaddrmsg own{};
   own.ifa_family = static_cast<std::uint8_t>(family);
   own.ifa_prefixlen = static_cast<std::uint8_t>(prefix);
@@ -85,6 +85,10 @@ bool Netlink::add_address(int device, int family, const void* address, unsigned 
     memcpy(&broadcast, address, sizeof broadcast);
     broadcast |= htonl(0xffffffffu >> prefix);
     attach(request, IFA_BROADCAST, &broadcast, sizeof broadcast);
+  }
+  if (seconds != 0) {
+    const ifa_cacheinfo times{seconds, seconds, 0, 0};
+    attach(request, IFA_CACHEINFO, &times, sizeof times);
   }
   return ask(&request);
 }

@@ -112,7 +112,7 @@ void greet_router(int device) {
 
 bool use_lease(Netlink& kernel, int device, const DhcpLease& lease, Failure& failure) {
   if (lease.mtu != 0 && !kernel.set_up(device, lease.mtu)) return failed(failure, "setting the MTU that DHCP offers");
-  if (!kernel.add_address(device, AF_INET, &lease.address, lease.prefix))
+  if (!kernel.add_address(device, AF_INET, &lease.address, lease.prefix, lease.seconds))
     return failed(failure, "setting the address that DHCP offers");
   if (lease.router != 0 && !kernel.add_default_route(device, AF_INET, &lease.router))
     return failed(failure, "setting the route that DHCP offers");
@@ -137,6 +137,34 @@ bool add_route(Netlink& kernel, int device, const char* value) {
   if (family == 0 || (at != nullptr && parse_address(at + 1, gateway) != family)) return false;
   return kernel.add_route(device, family, to, static_cast<unsigned>(atoi(slash + 1)),
                           at != nullptr ? gateway : nullptr);
+}
+
+constexpr std::uint32_t kShortestWait = 1;  // seconds between two questions
+
+// Half of the time that is left passes before each question [rfc2131 §4.4.5]. When a lease ends, the kernel takes its
+// address away by itself; then we ask for another one.
+[[noreturn]] void keep_lease(int device, const char* mac, DhcpLease lease) {
+  Netlink kernel;
+  for (std::uint32_t left = lease.seconds;;) {
+    const std::uint32_t wait = left / 2 > kShortestWait ? left / 2 : kShortestWait;
+    sleep(wait);
+    left -= left < wait ? left : wait;
+    DhcpLease heard = lease;
+    bool lost = false;
+    Failure failure;
+    if (renew_dhcp(device, mac, heard, lost)) {
+      // What it says of routes and servers is what it said.
+    } else if (left > kShortestWait && !lost) {
+      continue;
+    } else if (!ask_dhcp(device, mac, heard, failure) || !use_lease(kernel, device, heard, failure)) {
+      left = 0;
+      continue;
+    }
+    lease = heard;
+    (void)kernel.add_address(device, AF_INET, &lease.address, lease.prefix, lease.seconds);
+    if (lease.seconds == 0) _exit(0);
+    left = lease.seconds;
+  }
 }
 
 struct Words {
@@ -198,7 +226,9 @@ bool configure_network(char* network, Failure& failure) {
   if (words.address6 && add_link_local(kernel, device, words.mac)) greet_router(device);
   if (!words.dhcp) return true;
   DhcpLease lease;
-  return ask_dhcp(device, words.mac, lease, failure) && use_lease(kernel, device, lease, failure);
+  if (!ask_dhcp(device, words.mac, lease, failure) || !use_lease(kernel, device, lease, failure)) return false;
+  if (lease.seconds != 0 && fork() == 0) keep_lease(device, words.mac, lease);  // reaped with all others
+  return true;
 }
 
 void write_names(const char* hostname) {

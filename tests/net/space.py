@@ -85,6 +85,39 @@ def answer_names(sock):
         sock.sendto(query[:2] + struct.pack(">HHHHH", 0x8180, 1, len(answer) > 0, 0, 0) + query[12:end] + answer, client)
 
 
+class DhcpServer:
+    """Gives 10.9.0.7 on one device for a few seconds each time, and remembers who asked: (message type, the address that was its own)."""
+
+    def __init__(self, device, seconds):
+        self.seconds, self.asked, self.silent = seconds, [], False
+        self.sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        for option, value in ((socket.SO_REUSEADDR, 1), (socket.SO_BROADCAST, 1), (socket.SO_BINDTODEVICE, device.encode())):
+            self.sock.setsockopt(socket.SOL_SOCKET, option, value)
+        self.sock.bind(("", 67))
+        threading.Thread(target=self.serve, daemon=True).start()
+
+    def serve(self):
+        while True:
+            query = self.sock.recv(2048)
+            options = {query[at]: query[at + 2:at + 2 + query[at + 1]] for at in self.places(query)}
+            kind = options[53][0]
+            self.asked.append((kind, socket.inet_ntoa(query[12:16])))
+            if self.silent:
+                continue
+            answer = bytearray(query[:240])
+            answer[0], answer[16:20] = 2, socket.inet_aton("10.9.0.7")
+            answer += bytes([53, 1, {1: 2, 3: 5}[kind], 51, 4]) + struct.pack(">I", self.seconds)
+            answer += b"\x01\x04" + socket.inet_aton("255.255.255.0") + b"\x36\x04" + socket.inet_aton("10.9.0.1") + b"\xff"
+            self.sock.sendto(answer, ("255.255.255.255", 68))
+
+    @staticmethod
+    def places(query):
+        at = 240
+        while at < len(query) and query[at] != 255:
+            yield at
+            at += 2 + query[at + 1]
+
+
 class NetCase(Case):
     TIME_LIMIT = 600
 

@@ -3,6 +3,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -10,7 +11,7 @@ import pathlib
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 from harness import kernels, program  # noqa: E402
-from space import Content, NetCase, OUTSIDE4, OUTSIDE6, NAME, run  # noqa: E402
+from space import Content, DhcpServer, NetCase, OUTSIDE4, OUTSIDE6, NAME, run  # noqa: E402
 
 GET = "curl -fsS --max-time 100"
 
@@ -135,16 +136,47 @@ class Zones(NetCase):
         self.assertEqual(done.out, b"0\non\n")
         self.assert_one_line(done, "tap device tz", "gone")
 
+    def test_a_lease_is_renewed(self):
+        run("ip", "tuntap", "add", "dev", "tz", "mode", "tap", "vnet_hdr")
+        run("ip", "addr", "add", "10.9.0.1/24", "dev", "tz")
+        run("ip", "link", "set", "tz", "up")
+        server = DhcpServer("tz", seconds=4)
+        show = "ip -4 -br addr show eth0 | awk '{print $3}'"
+        # It goes on while it is renewed, and goes by itself when nobody answers any more.
+        zone = self.zone("pvh", "--net", "tap=tz,ip=dhcp", script=f"{show}; read; {show}; read; while ip -4 addr show eth0 | grep -q inet; do sleep 0.2; "
+                         "done; echo none; read; until ip -4 addr show eth0 | grep -q inet; do sleep 0.2; done; " + show)
+        self.wait_for_line(zone, b"10.9.0.7/24\n")
+        while server.asked.count((3, "10.9.0.7")) < 4:  # at half of the time each: longer than one lease
+            self.assertIsNone(zone.process.poll())
+            time.sleep(0.1)
+        for word, silent in ((b"10.9.0.7/24\n", False), (b"none\n", True), (b"10.9.0.7/24\n", False)):
+            server.silent = silent
+            zone.process.stdin.write(b"\n")
+            zone.process.stdin.flush()
+            self.wait_for_line(zone, word)
+        self.assert_status(zone.finish(timeout=60), 0)
+
     # ---- two zones
 
-    def pair(self, first, second, net_of, prepare="true", address="10.88.0.2"):
-        server = self.zone(first, "--name", "one", "--net", net_of(2), script=f"{prepare} >/dev/null; nginx -g 'daemon off;' >/dev/null & "
-                           "until curl -s localhost >/dev/null; do sleep 0.1; done; echo up; cat; kill %1")
-        self.wait_for_line(server, b"up\n")
-        done = self.in_zone(second, "--name", "two", "--net", net_of(3), script=f"{prepare} >/dev/null; ping -q -c 5 -i 0.2 {address} | grep -o '5 received'; "
-                            f"{GET} http://{address}/ | grep -o 'Welcome to nginx' | head -1")
-        self.assertEqual(done.out, b"5 received\nWelcome to nginx\n", str(done))
-        self.end(server)
+    def test_a_flood_is_the_flooders_own(self):
+        """One zone sends as much as it can; another one's round trips on the same bridge all come back, and it moves its bytes."""
+        run("ip", "link", "add", "br0", "type", "bridge")
+        run("ip", "addr", "add", "10.88.0.1/24", "dev", "br0")
+        run("ip", "link", "set", "br0", "up")
+        sink = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        sink.bind(("10.88.0.1", 9))
+        self.addCleanup(sink.close)
+        flood = self.zone("pvh", "--name", "flood", "--net", "bridge=br0,ip=10.88.0.2/24", "--report", "flood.json",
+                          script="for size in 1400 60000; do dd if=/dev/zero bs=$size status=none >/dev/udp/10.88.0.1/9 & done; echo up; read; kill %1 %2")
+        self.wait_for_line(flood, b"up\n")
+        done = self.in_zone("pv", "--net", "bridge=br0,ip=10.88.0.3/24", script="ping -q -c 100 -i 0.02 10.88.0.1 | grep -o ' 0% packet loss'; "
+                            f"{GET} http://10.88.0.1:8000/20 | sha256sum")
+        self.assertEqual(done.out, f" 0% packet loss\n{Content.digest(20)}  -\n".encode(), str(done))
+        # Whatever it sent, its monitor holds none of it.
+        self.assert_status(flood.finish(b"\n", timeout=120), 0)
+        report = json.loads((self.folder / "flood.json").read_text())
+        self.assertGreater(report["network_statistics"]["net0"]["queues"][0]["out"]["packets"], 10_000)
+        self.assertLess(report["monitor_rss_bytes"], 256 << 20)
 
     def test_two_zones_on_a_bridge(self):
         for arguments in (("net", "create", "br0", "--subnet", "10.88.0.1/24"), ("net", "list")):
