@@ -148,7 +148,7 @@ class Node : public std::enable_shared_from_this<Node> {
   RangeLock& ranges() { return ranges_; }
 
  private:
-  struct Tracked;
+  class Tracked;
   bool fits(u64 offset, u64 length) const;
   Task<IoStatus> read_pieces(u64 offset, Buffers data, u64 length, const NodeLimits& limits);
   Task<IoStatus> read_bounced(u64 offset, Buffers data, u64 skip, u64 length, const NodeLimits& limits);

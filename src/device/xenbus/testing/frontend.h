@@ -14,7 +14,8 @@ struct XenbusZone {
   static constexpr u16 kDomain = 7;
   static constexpr Nanoseconds kForEver = 3'600'000'000'000, kNotAtAll = 1;
 
-  explicit XenbusZone(Nanoseconds patience = kForEver) : bus{loop, store, kDomain, patience} {}
+  explicit XenbusZone(Nanoseconds patience = kForEver, u32 pages = 2048)
+      : grants{pages}, bus{loop, store, kDomain, patience} {}
 
   Unplugged unplug(std::string_view kind, u32 id, Unplug how) { return begin_unplug(kind, id, how).get(); }
   std::future<Unplugged> begin_unplug(std::string_view kind, u32 id, Unplug how) {
