@@ -1,9 +1,11 @@
-// The guest's user space of bench/disk-in-zone, as process 1: loads /modules in order, mounts /dev/vdb, which holds fio, and runs it on
-// /dev/vda once for each word behind "--" (randread, randwrite, ...), with the last word's seconds each.
+// The guest's user space of bench/disk-in-zone, as process 1: loads /modules in order, mounts /dev/vdb, which holds
+// fio, and runs it on /dev/vda for so many seconds as the first word behind "--" says, once for each word after it
+// (randread, randwrite, ...).
 #include <dirent.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/mount.h>
 #include <sys/reboot.h>
 #include <sys/stat.h>
@@ -27,9 +29,23 @@ void load_modules() {
 
 void run(const std::string& kind, const std::string& seconds) {
   const std::string rw = "--rw=" + kind, runtime = "--runtime=" + seconds;
-  const char* arguments[] = {"fio",          "--name=x",     "--filename=/dev/vda", "--direct=1",      "--ioengine=libaio", "--iodepth=32",
-                             "--bs=4k",      rw.c_str(),     runtime.c_str(),       "--ramp_time=2",   "--time_based",      "--norandommap",
-                             "--randrepeat=0", "--thread", "--output-format=json", "--gtod_reduce=1", nullptr};
+  const char* arguments[] = {"fio",
+                             "--name=x",
+                             "--filename=/dev/vda",
+                             "--direct=1",
+                             "--ioengine=libaio",
+                             "--iodepth=32",
+                             "--bs=4k",
+                             rw.c_str(),
+                             runtime.c_str(),
+                             "--ramp_time=2",
+                             "--time_based",
+                             "--norandommap",
+                             "--randrepeat=0",
+                             "--thread",
+                             "--output-format=json",
+                             "--gtod_reduce=1",
+                             nullptr};
   printf("BENCH-BEGIN %s\n", kind.c_str());
   fflush(stdout);
   if (fork() == 0) {
@@ -53,13 +69,15 @@ int main(int count, char** arguments) {
   load_modules();
   mkdir("/root", 0755);
   for (int i = 0; i < 500 && access("/dev/vdb", F_OK) != 0; ++i) usleep(10'000);
-  if (mount("/dev/vdb", "/root", "ext4", MS_RDONLY, nullptr) != 0 || chroot("/root") != 0 || chdir("/") != 0) perror("BENCH mounting");
+  if (mount("/dev/vdb", "/root", "ext4", MS_RDONLY, nullptr) != 0 || chroot("/root") != 0 || chdir("/") != 0)
+    perror("BENCH mounting");
   mount("devtmpfs", "/dev", "devtmpfs", 0, nullptr);
   mount("proc", "/proc", "proc", 0, nullptr);
   mount("sysfs", "/sys", "sysfs", 0, nullptr);
   mount("tmpfs", "/tmp", "tmpfs", 0, nullptr);
   chdir("/tmp");
-  for (int i = 1; i + 1 < count; ++i) run(arguments[i], arguments[count - 1]);
+  for (int i = 2; i < count; ++i)
+    if (strchr(arguments[i], '=') == nullptr) run(arguments[i], arguments[1]);  // a monitor may append words of its own
   sync();
   reboot(RB_AUTOBOOT);
 }

@@ -116,4 +116,30 @@ def bitmaps():
     assert marked() == [(0, 1), (48, 1), (96, 1), (144, 1), (160, 2)], marked()
 
 
-all_cases([contents, chains_and_snapshots, external_data_file, clients_write, encrypted, bitmaps])
+def in_use():
+    """Each side keeps away from what the other has open for writing; readers share."""
+    ours("create", "-f", "qcow2", "a.qcow2", "8M")
+    with Served("-f", "qcow2", "a.qcow2"):
+        for command in (["bench", "-w", "-c", "1", "a.qcow2"], ["check", "--repair", "a.qcow2"], ["snapshot", "-c", "s", "a.qcow2"],
+                        ["convert", "a.qcow2", "b.raw"]):
+            done = ours(*command, expect=1)
+            assert "in use" in done.stderr, done
+        ours("info", "-U", "a.qcow2")
+    with Served("-r", "-f", "qcow2", "a.qcow2"):
+        ours("convert", "a.qcow2", "b.raw")
+        assert "in use" in ours("resize", "a.qcow2", "9M", expect=1).stderr
+    writer = subprocess.Popen([*OURS, "bench", "-w", "-c", "100000000", "-S", "4096", "a.qcow2"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    try:
+        while not any(os.path.realpath(f"/proc/{writer.pid}/fd/{fd}").endswith("/a.qcow2") for fd in os.listdir(f"/proc/{writer.pid}/fd")):
+            time.sleep(0.01)
+        for _ in range(100):  # the file is open a moment before it is locked
+            done = run(["qemu-io", "-c", "write 0 4k", "a.qcow2"], None)
+            if done.returncode:
+                break
+        assert "lock" in done.stderr, done
+        assert writer.poll() is None
+    finally:
+        writer.kill(), writer.communicate()
+
+
+all_cases([contents, chains_and_snapshots, external_data_file, clients_write, encrypted, bitmaps, in_use])
