@@ -72,7 +72,7 @@ std::string command_line(const MicrovmConfig& config, const abi::Kernel& kernel)
   if (!kernel.setup) return line;
   for (const std::string& word : {clock_words(config), std::string{"pci=off"}}) {
     if (line.find(word.substr(0, word.find('=') + 1)) != std::string::npos) continue;
-    const std::string told = line.empty() ? word : line + " " + word;
+    const std::string told = line.empty() ? word : word + " " + line;  // in front: behind "--" is init's
     if (told.size() <= kernel.command_line_limit()) line = told;
   }
   return line;
