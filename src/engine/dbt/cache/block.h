@@ -67,7 +67,8 @@ struct Block {
 struct InterpretSite {
   Insn insn;
   u64 rip;
-  bool in_vector_block;  // what follows may need the guest's vector state in the host's registers
+  bool shadow_ends_here;  // STI, and the next instruction is in the same block: nothing comes between them anyway
+  bool in_vector_block;   // what follows may need the guest's vector state in the host's registers
 };
 
 }  // namespace bulkhead::engine::dbt

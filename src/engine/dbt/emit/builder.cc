@@ -289,6 +289,12 @@ void BlockBuilder::emit(const Item& item) {
     case InsnKind::kInterpret:
       emit_interpret(item);
       break;
+    case InsnKind::kSti:
+      if (&item != &items_.back()) {
+        emit_interpret(item);
+        break;
+      }
+      [[fallthrough]];
     case InsnKind::kInterpretEnd:
       emit_interpret(item);
       // An instruction that did not change anything after all (a LOOP not taken, say) goes on behind itself.

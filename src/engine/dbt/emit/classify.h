@@ -20,6 +20,7 @@ enum class InsnKind : u8 {
   kCallIndirect,
   kRet,
   kCli,
+  kSti,           // as kInterpret, where the block goes on behind it
   kInterpret,     // by a call of the interpreter inside the block
   kInterpretEnd,  // the same, and the block ends: it always changes RIP or what blocks depend on
 };

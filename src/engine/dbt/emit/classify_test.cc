@@ -37,6 +37,7 @@ TEST(Classify, WhatTheHostMustNotSee) {
   EXPECT_EQ(kind_of({0xc4, 0xe2, 0x69, 0x92, 0x04, 0x08}), InsnKind::kInterpret);  // vgatherdps
   EXPECT_EQ(kind_of({0x66, 0x0f, 0xf7, 0xc1}), InsnKind::kInterpret);  // maskmovdqu: memory that no operand names
   EXPECT_EQ(kind_of({0xcc}), InsnKind::kInterpretEnd);
+  EXPECT_EQ(kind_of({0xfb}), InsnKind::kSti);
   EXPECT_EQ(kind_of({0x0f, 0x0b}), InsnKind::kInterpretEnd);
 }
 

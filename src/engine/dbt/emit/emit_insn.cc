@@ -227,6 +227,7 @@ void BlockBuilder::emit_interpret(const Item& item) {
   site->insn = item.insn;
   site->rip = item.rip;
   site->in_vector_block = uses_vectors_;
+  site->shadow_ends_here = item.kind == InsnKind::kSti && &item != &items_.back();
   w_.mov(r8, reinterpret_cast<u64>(site));
   w_.call(thunk(thunks_.interpret));
   flags_in_host_ = false;

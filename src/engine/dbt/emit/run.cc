@@ -37,9 +37,13 @@ u32 Translator::key() const {
   return static_cast<u32>(s_.tlb_space) | static_cast<u32>(s_.cr0 & 0xc) << 4;  // EM, TS; beside it kKeyNoWindows
 }
 
-void Translator::check_configuration() {
+u64 Translator::configuration() const {
   constexpr u64 kCr4 = 1u << 9 | 1u << 10 | 1u << 18;  // OSFXSR, OSXMMEXCPT, OSXSAVE
-  const u64 now = (s_.cr4 & kCr4) << 32 | (s_.xcr0 & 0xffff) << 8 | (s_.cr0 & 0x2e);
+  return (s_.cr4 & kCr4) << 32 | (s_.xcr0 & 0xffff) << 8 | (s_.cr0 & 0x2e);
+}
+
+void Translator::check_configuration() {
+  const u64 now = configuration();
   if (now == configuration_) [[likely]]
     return;
   if ((now ^ configuration_) & ~u64{0xc})
@@ -122,6 +126,15 @@ StepResult Translator::run(Cpu&) {
     if (must_return(result)) return result;
   }
   return StepResult::kBranch;
+}
+
+// As run() finds it, where nothing but the jump cache needs to be asked.
+const u8* Translator::code_at_once() {
+  if (for_interpreter() || configuration() != configuration_ || cpu_.io_log.done != 0) return nullptr;
+  const JumpEntry& entry = tables_.jump[static_cast<unsigned>(s_.tlb_space)][jump_index(s_.rip)];
+  if (entry.rip != s_.rip) return nullptr;
+  blocks_changed_ = false;
+  return entry.code;
 }
 
 const u8* Translator::find_code() {
@@ -213,8 +226,18 @@ u32 Translator::interpret(Cpu* cpu, void* opaque) {
   const TlbSpace space = s.tlb_space;
   s.rip = site.rip;
   unpack_flags(s);
-  const StepResult result = execute(*cpu, site.insn);
+  StepResult result = execute(*cpu, site.insn);
   pack_flags(s);
+  const bool quiet = s.pending.load(std::memory_order_relaxed) == 0;
+  if (site.shadow_ends_here && quiet && result == StepResult::kBranch) {
+    s.interrupt_shadow = false;
+    result = StepResult::kNext;
+  } else if (result == StepResult::kBranch && quiet && !s.interrupt_shadow) {
+    if (const u8* const code = self.code_at_once()) {
+      s.jit_scratch[kScratchTarget] = reinterpret_cast<u64>(code);
+      return static_cast<u32>(JitExit::kGoOn);
+    }
+  }
   if (result != StepResult::kNext || s.pending.load(std::memory_order_relaxed) != 0 || s.interrupt_shadow ||
       s.tlb_space != space || self.blocks_changed_ || cpu->debug_active())
     return static_cast<u32>(JitExit::kStep) + static_cast<u32>(result);

@@ -50,6 +50,7 @@ enum class JitExit : u32 {
   kHostFault =
       4,  // the host CPU refused the instruction at jit_exit_rip: the interpreter raises what the guest shall see
   kVectors = 5,  // the block at s.rip needs the vector state in the host's registers
+  kGoOn = 6,     // (not seen outside) the block at s.rip, whose code is in kScratchTarget, is next
   kStep = 16,    // + StepResult: the interpreter was called and the block cannot go on
 };
 

@@ -125,7 +125,10 @@ class ThunkWriter {
     w_.ret();
     w_.L(out);
     w_.add(rsp, 16);
-    w_.jmp(leave_, Xbyak::CodeGenerator::T_NEAR);
+    w_.cmp(eax, static_cast<u32>(JitExit::kGoOn));
+    w_.jne(leave_, Xbyak::CodeGenerator::T_NEAR);
+    reload(kHeldGuestRegisters);
+    w_.jmp(ptr[rsp + scratch_offset(kScratchTarget)]);
     return at;
   }
   const u8* host_fault() {

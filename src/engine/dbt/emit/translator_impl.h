@@ -35,7 +35,8 @@ class Translator final : public BlockRunner, public Cpu::CodeObserver {
   // ---- run.cc: general registers only
   static void* miss(Cpu* cpu, u64 linear, u64 what);
   static u32 interpret(Cpu* cpu, void* site);
-  const u8* find_code();  // nullptr: a fault was delivered, or the instruction was interpreted
+  const u8* find_code();     // nullptr: a fault was delivered, or the instruction was interpreted
+  const u8* code_at_once();  // or nullptr
   const u8* find_code_without_windows();
   Block* block_at_rip(u32 key);
   Block* find_block(u64 gpa, u32 key);
@@ -44,6 +45,7 @@ class Translator final : public BlockRunner, public Cpu::CodeObserver {
   StepResult interpret_at(u64 rip);
   bool for_interpreter() const;
   u32 key() const;
+  u64 configuration() const;
   void check_configuration();
   void forget_jumps(TlbSpace space);
   void forget_all_jumps();

@@ -75,6 +75,7 @@ StackEffect stack_effect(const Insn& insn, InsnKind kind) {
     case InsnKind::kLea:
       return lea_effect(insn);
     case InsnKind::kLeave:
+    case InsnKind::kSti:
     case InsnKind::kInterpret:
     case InsnKind::kInterpretEnd:
       return kLost;
