@@ -6,8 +6,8 @@ import subprocess
 import sys
 
 
-def entry(number, name, mode, content=b""):
-    fields = [number, mode, 0, 0, 1, 0, len(content), 0, 0, 0, 0, len(name) + 1, 0]
+def entry(number, name, mode, content=b"", device=(0, 0)):
+    fields = [number, mode, 0, 0, 1, 0, len(content), 0, 0, *device, len(name) + 1, 0]
     head = b"070701" + b"".join(b"%08x" % field for field in fields) + name.encode() + b"\0"
     pad = lambda data: data + b"\0" * (-len(data) % 4)
     return pad(head) + pad(content)

@@ -7,6 +7,8 @@ import subprocess
 import sys
 import time
 
+from bootable import entry, tsc_khz
+
 HERE = pathlib.Path(__file__).resolve().parent
 BUILD = HERE.parent / "build"
 MARKER = b"BULKHEAD-BENCH init"
@@ -33,8 +35,7 @@ def prepare(options):
     """The initrd and the kernel; fills in what the command line says about this host."""
     initrd = make_initrd(BUILD / "bench")
     kernel = options.kernel or default_kernel(options.bulkhead)
-    tsc_khz = int(subprocess.run([BUILD / "bench/init"], stdout=subprocess.PIPE, check=True).stdout)
-    options.command_line = COMMAND_LINE.format(tsc_khz=tsc_khz)
+    options.command_line = COMMAND_LINE.format(tsc_khz=tsc_khz(BUILD))
     return kernel, initrd
 
 
@@ -48,23 +49,16 @@ def compile_static(source, output):
     return output
 
 
-def cpio_entry(number, name, mode, content, device=(0, 0)):
-    fields = [number, mode, 0, 0, 1, 0, len(content), 0, 0, *device, len(name) + 1, 0]
-    head = b"070701" + b"".join(b"%08x" % field for field in fields) + name.encode() + b"\0"
-    pad = lambda data: data + b"\0" * (-len(data) % 4)
-    return pad(head) + pad(content)
-
-
 def make_initrd(folder):
     folder.mkdir(parents=True, exist_ok=True)
     init = compile_static(HERE / "init.cc", folder / "init")
     zbench = compile_static(HERE / "zbench.c", folder / "zbench")
     archive = b"".join([
-        cpio_entry(1, "dev", 0o040755, b""),
-        cpio_entry(2, "dev/console", 0o020600, b"", (5, 1)),
-        cpio_entry(3, "init", 0o100755, init.read_bytes()),
-        cpio_entry(4, "zbench", 0o100755, zbench.read_bytes()),
-        cpio_entry(0, "TRAILER!!!", 0, b"")])
+        entry(1, "dev", 0o040755),
+        entry(2, "dev/console", 0o020600, b"", (5, 1)),
+        entry(3, "init", 0o100755, init.read_bytes()),
+        entry(4, "zbench", 0o100755, zbench.read_bytes()),
+        entry(0, "TRAILER!!!", 0)])
     path = folder / "initrd.cpio"
     path.write_bytes(archive)
     return path
