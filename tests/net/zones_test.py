@@ -124,6 +124,18 @@ class Zones(NetCase):
     def test_tap_in_a_namespace_pvh(self):
         self.tap("pvh")
 
+    def tap_gigabyte(self, machine):
+        run("ip", "tuntap", "add", "dev", "tz", "mode", "tap", "multi_queue", "vnet_hdr")
+        run("ip", "addr", "add", "10.9.0.1/24", "dev", "tz")
+        run("ip", "link", "set", "tz", "up")
+        self.gigabyte(machine, "tap=tz,ip=10.9.0.2/24", "10.9.0.1")
+
+    def test_tap_gigabyte_each_way_pv(self):
+        self.tap_gigabyte("pv")
+
+    def test_tap_gigabyte_each_way_pvh(self):
+        self.tap_gigabyte("pvh")
+
     def test_tap_is_removed(self):
         run("ip", "tuntap", "add", "dev", "tz", "mode", "tap", "vnet_hdr")
         run("ip", "link", "set", "tz", "up")
