@@ -73,12 +73,21 @@ TEST(ParseNet, ErrorsAreOneLineAndNameTheThing) {
       {"tap=t,gateway=here", "'here'"},
       {"tap=t,out-bytes=lots", "'lots'"},
       {"none,mtu=1500", "'mtu'"},
+      {"user,vhost=on", "'vhost'"},
+      {"tap=t,vhost=yes", "none of on, off, auto"},
+      {"tap=t,vhost=on,in-packets=9", "knows no limits"},
   };
   for (const auto& [text, said] : cases) {
     const std::string message = error(text);
     EXPECT_TRUE(message.contains(said)) << text << ": " << message << " should say " << said;
     EXPECT_FALSE(message.contains('\n'));
   }
+}
+
+TEST(ParseNet, WhoCarriesTheFrames) {
+  EXPECT_EQ(parse_net("tap=t")->vhost, NetConfig::InKernel::kAuto);
+  EXPECT_EQ(parse_net("bridge=b,vhost=on")->vhost, NetConfig::InKernel::kOn);
+  EXPECT_EQ(parse_net("tap=t,vhost=off,in-packets=9")->vhost, NetConfig::InKernel::kOff);
 }
 
 TEST(ParsePort, Forms) {
