@@ -13,7 +13,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 from harness import kernels, program  # noqa: E402
 from space import Content, DhcpServer, NetCase, OUTSIDE4, OUTSIDE6, NAME, run  # noqa: E402
 
-GET = "curl -fsS --max-time 100"
+GET, GET_MUCH = "curl -fsS --max-time 100", "curl -fsS --max-time 500"
 
 
 class Zones(NetCase):
@@ -66,7 +66,7 @@ class Zones(NetCase):
 
     def gigabyte(self, machine, *net):
         # In and out again, the same bytes; both sums by those who did not send them.
-        script = (f"{GET} http://$0:8000/1000 | tee >(sha256sum >&2) | {GET} -T - http://$0:8000/".replace("$0", net[1]))
+        script = (f"{GET_MUCH} http://$0:8000/1000 | tee >(sha256sum >&2) | {GET_MUCH} -T - http://$0:8000/".replace("$0", net[1]))
         done = self.zone(machine, "--net", net[0], script=script).finish(timeout=550)
         self.assert_status(done, 0)
         self.assertIn(Content.digest(1000).encode(), done.err)
