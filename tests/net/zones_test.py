@@ -190,6 +190,15 @@ class Zones(NetCase):
         self.assertGreater(report["network_statistics"]["net0"]["queues"][0]["out"]["packets"], 10_000)
         self.assertLess(report["monitor_rss_bytes"], 256 << 20)
 
+    def pair(self, first, second, net_of, prepare="true", address="10.88.0.2"):
+        server = self.zone(first, "--name", "one", "--net", net_of(2), script=f"{prepare} >/dev/null; nginx -g 'daemon off;' >/dev/null & "
+                           "until curl -s localhost >/dev/null; do sleep 0.1; done; echo up; cat; kill %1")
+        self.wait_for_line(server, b"up\n")
+        done = self.in_zone(second, "--name", "two", "--net", net_of(3), script=f"{prepare} >/dev/null; ping -q -c 5 -i 0.2 {address} | grep -o '5 received'; "
+                            f"{GET} http://{address}/ | grep -o 'Welcome to nginx' | head -1")
+        self.assertEqual(done.out, b"5 received\nWelcome to nginx\n", str(done))
+        self.end(server)
+
     def test_two_zones_on_a_bridge(self):
         for arguments in (("net", "create", "br0", "--subnet", "10.88.0.1/24"), ("net", "list")):
             done = self.run_program(*arguments) if arguments[1] == "list" else self.start(*arguments).finish()
