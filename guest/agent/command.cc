@@ -1,4 +1,5 @@
 #include <fcntl.h>
+#include <grp.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -20,7 +21,7 @@ constexpr int kPipeSize = 256 * 1024;
 
 struct Request {
   StartHeader header{};
-  char* directory = nullptr;
+  char *directory = nullptr, *user = nullptr;
   char* arguments[kMaxArguments + 1] = {};
   char* environment[kMaxEnvironment + 1] = {};
 };
@@ -31,7 +32,8 @@ bool read_request(std::span<char> bytes, Failure& failure) {
   if (!reader.header(g_request.header)) return failed_plainly(failure, "the start request's header is malformed");
   char* const hostname = reader.next_string();
   g_request.directory = reader.next_string();
-  bool good = hostname != nullptr && g_request.directory != nullptr;
+  g_request.user = reader.next_string();
+  bool good = hostname != nullptr && g_request.directory != nullptr && g_request.user != nullptr;
   for (unsigned i = 0; good && i < g_request.header.arguments; ++i)
     good = (g_request.arguments[i] = reader.next_string()) != nullptr;
   for (unsigned i = 0; good && i < g_request.header.environment; ++i)
@@ -129,6 +131,23 @@ int execute(char** arguments, char** environment) {
   }
 }
 
+// The last thing that needs root. False with errno.
+bool become_user(const char* user) {
+  if (*user == 0) return true;
+  unsigned long ids[2 + kMaxGroups];
+  unsigned count = 0;
+  for (char* end = nullptr; *user != 0 && count < 2 + kMaxGroups; user = *end == ' ' ? end + 1 : end) {
+    ids[count++] = strtoul(user, &end, 10);
+    if (end == user) break;
+  }
+  errno = EINVAL;
+  if (count < 2 || *user != 0) return false;
+  gid_t groups[kMaxGroups];
+  for (unsigned i = 2; i < count; ++i) groups[i - 2] = static_cast<gid_t>(ids[i]);
+  return setgroups(count - 2, groups) == 0 && setgid(static_cast<gid_t>(ids[1])) == 0 &&
+         setuid(static_cast<uid_t>(ids[0])) == 0;
+}
+
 struct ChildReport {
   FailStage stage;
   int error;
@@ -138,7 +157,8 @@ struct ChildReport {
   reset_signals();
   connect_standard_streams(plumbing);
   ChildReport report{FailStage::kZone, 0};
-  if (chdir(g_request.directory) != 0) {
+  // As root first: the folder's own way may be closed to the user, who is in it all the same.
+  if (chdir(g_request.directory) != 0 || !become_user(g_request.user)) {
     report.error = errno;
   } else {
     report = {FailStage::kCommand, execute(g_request.arguments, g_request.environment)};
@@ -172,7 +192,7 @@ bool start_command(std::span<char> bytes, Command& command, FailStage& stage, Fa
     waitpid(child, nullptr, 0);
     stage = report.stage;
     errno = report.error;
-    return stage == FailStage::kZone ? failed(failure, "changing into the directory %s", g_request.directory)
+    return stage == FailStage::kZone ? failed(failure, "becoming the user and changing into %s", g_request.directory)
                                      : failed(failure, "running %.200s", g_request.arguments[0]);
   }
   command.pid = child;

@@ -2,8 +2,9 @@
 // it in place. Layout, little endian:
 //   u32 flags   u16 columns   u16 rows   u32 argument count   u32 environment count   u32 network count
 //   u32 volume count
-//   then strings, each u32 length (without the NUL), bytes, NUL: hostname, working directory, arguments, environment,
-//   networks, volumes (volumes.h)
+//   then strings, each u32 length (without the NUL), bytes, NUL: hostname, working directory, user, arguments,
+//   environment, networks, volumes (volumes.h)
+// The user is numbers with a space between: uid, gid and up to 64 more groups; empty: root, with the groups it has.
 // A network is words with a space between: mac=02:... mtu=1500 dhcp=1 ip=192.0.2.7/24 gw=192.0.2.1 dns=192.0.2.1
 // route=10.0.0.0/8@192.0.2.1 (without @: on the link); mac
 // comes first, says which device it is and must be there, the others may be there several times or not at all.
@@ -21,6 +22,7 @@ inline constexpr std::uint32_t kMaxArguments = 16 * 1024;
 inline constexpr std::uint32_t kMaxEnvironment = 4 * 1024;
 inline constexpr std::uint32_t kMaxNetworks = 8;
 inline constexpr std::uint32_t kMaxVolumes = 64;
+inline constexpr std::uint32_t kMaxGroups = 64;
 inline constexpr std::uint32_t kMaxHostname = 64;  // the kernel's limit
 
 struct StartHeader {

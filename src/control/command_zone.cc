@@ -74,16 +74,42 @@ void add_default_network(zone::MachineSpec& spec) {
     log_line(LogLevel::kWarning, network.error().message);
 }
 
+// A container image as the root says what is to be run, as whom, and where.
+Result<void> take_image(const zone::CommandChanges& changes, zone::ZoneSpec& spec, zone::Cache& cache,
+                        zone::Workshop& workshop) {
+  const auto reference = spec.rootfs.source.empty() ? std::nullopt : zone::parse_reference(spec.rootfs.source);
+  if (!reference) {
+    if (spec.command.empty())
+      return fail("there is no command to run: put it behind --, as in `bulkhead run {} -- uname -a`",
+                  spec.rootfs.source);
+    if (!changes.user.empty() || changes.own_entrypoint)
+      return fail("--user and --entrypoint are for container images, and {} is none",
+                  spec.rootfs.source.empty() ? "the default root file system" : spec.rootfs.source);
+    return {};
+  }
+  BH_ASSIGN(const zone::StoredImage image, zone::load_image(*reference, cache, workshop));
+  BH_ASSIGN(zone::ImageCommand command, zone::command_of(image, changes));
+  spec.rootfs.source = image.rootfs;
+  spec.command = std::move(command.command);
+  spec.environment = std::move(command.environment);
+  spec.directory = std::move(command.directory);
+  spec.user = fmt::format("{} {}", command.user.uid, command.user.gid);
+  for (const u32 group : command.user.groups) spec.user += fmt::format(" {}", group);
+  return {};
+}
+
 }  // namespace
 
 int run_command(const RunCommand& command, Surroundings& around) {
-  return start_zone(command.common, around,
-                    [&](engine::VirtBackend backend, engine::Engine& engine, zone::Cache& cache, Report& report) {
-                      zone::ZoneSpec spec = command.spec;
-                      spec.machine.backend = backend;
-                      if (!spec.machine.networks_given) add_default_network(spec.machine);
-                      return zone::run_zone(spec, engine, cache, around.workshop, report);
-                    });
+  return start_zone(
+      command.common, around,
+      [&](engine::VirtBackend backend, engine::Engine& engine, zone::Cache& cache, Report& report) -> Result<ZoneEnd> {
+        zone::ZoneSpec spec = command.spec;
+        spec.machine.backend = backend;
+        BH_TRY(take_image(command.changes, spec, cache, around.workshop));
+        if (!spec.machine.networks_given) add_default_network(spec.machine);
+        return zone::run_zone(spec, engine, cache, around.workshop, report);
+      });
 }
 
 int boot_command(const BootCommand& command, Surroundings& around) {

@@ -20,6 +20,7 @@ int kernel_fetch_command(const KernelFetchCommand& command, Surroundings& around
 int kernel_list_command(const KernelListCommand& command);
 int zone_list_command(const ZoneListCommand& command);
 int disk_command(const DiskCommand& command, Surroundings& around);
+int image_command(const ImageVerbCommand& command, Surroundings& around);
 int net_command(const NetCommand& command, Surroundings& around);
 int zone_ask_command(const ZoneAskCommand& command, Surroundings& around);
 

@@ -27,6 +27,8 @@ struct Raw {
   zone::Request request;
   JobOptions job;
   NetCommand net;
+  ImageVerbCommand image;
+  zone::CommandChanges changes;
 };
 
 void add_common(CLI::App& app, Raw& raw) {
@@ -57,10 +59,14 @@ void add_common(CLI::App& app, Raw& raw) {
 }
 
 void add_run(CLI::App& app, Raw& raw) {
-  app.footer("Usage in full: bulkhead run [OPTIONS] [ROOTFS] -- COMMAND [ARGUMENT...]");
+  app.footer(
+      "Usage in full: bulkhead run [OPTIONS] [ROOTFS] -- COMMAND [ARGUMENT...]\n"
+      "               bulkhead run [OPTIONS] IMAGE [-- ARGUMENT...]");
   add_common(app, raw);
   app.add_option("--kernel", raw.machine.kernel, "a file, a release from `bulkhead kernel list`, cloud or generic");
-  app.add_option("ROOTFS", raw.rootfs, "a folder or an erofs or ext4 image; without it a minimal Debian");
+  app.add_option(
+      "ROOTFS", raw.rootfs,
+      "a folder, an erofs or ext4 image, or a container image (see `bulkhead image`); without it a minimal Debian");
   app.add_flag("-t,--tty", raw.run.terminal, "a terminal for the command");
   app.add_option("--writable", raw.run.rootfs.writable,
                  "a raw image as writable root; made from ROOTFS if it is not there");
@@ -71,6 +77,9 @@ void add_run(CLI::App& app, Raw& raw) {
   app.add_option("--volume", raw.volumes,
                  "HOST:GUEST[:ro]: a folder or file of this host, at a path in the zone; may be repeated")
       ->allow_extra_args(false);
+  app.add_option("--user", raw.changes.user, "NAME|UID[:GROUP|GID] for the command; of the image's users")
+      ->allow_extra_args(false);
+  app.add_option("--entrypoint", raw.changes.entrypoint, "instead of the image's entry point; empty: none");
   app.add_option("--workdir", raw.run.directory, "the command's working directory")->capture_default_str();
   app.add_option("--boot-timeout", raw.run.boot_timeout_s, "seconds until the agent must be up")->capture_default_str();
 }
@@ -84,6 +93,25 @@ void add_boot(CLI::App& app, Raw& raw) {
   app.add_flag("--no-reboot", raw.no_reboot, "a reset ends the zone with status 0");
   app.add_flag("--debugcon", raw.boot.debugcon, "a debug console at port 0xe9, on stdout");
   app.add_flag("--debug-exit", raw.boot.debug_exit, "a device at port 0xf4: writing v ends us with status 2*v+1");
+}
+
+void add_image(CLI::App& app, Raw& raw) {
+  using Verb = ImageVerbCommand::Verb;
+  app.require_subcommand(0, 1);
+  app.footer(
+      "An image is oci:FOLDER[:NAME], oci-archive:FILE[:NAME], docker-archive:FILE[:NAME], containerd:NAME, or the\n"
+      "path of such a folder or file. Registries are others' business: get images with skopeo, docker or ctr.");
+  const auto verb = [&](const char* name, const char* help, Verb what) {
+    CLI::App* const one = app.add_subcommand(name, help);
+    one->callback([&raw, what] { raw.image.verb = what; });
+    return one;
+  };
+  verb("list", "the images in the cache", Verb::kList)->add_flag("--json", raw.image.json, "JSON on stdout");
+  for (CLI::App* const one : {verb("load", "unpack an image into the cache; prints its digest", Verb::kLoad),
+                              verb("inspect", "an image's configuration, as JSON", Verb::kInspect),
+                              verb("remove", "remove an image from the cache", Verb::kRemove)})
+    one->add_option("IMAGE", raw.image.image, "an image; of those in the cache also its digest, or the beginning of it")
+        ->required();
 }
 
 void add_net(CLI::App& app, Raw& raw) {
@@ -249,7 +277,7 @@ Result<Command> finish_run(Raw& raw, const std::vector<std::string>& command) {
   BH_TRY(judge_machine(raw));
   if (raw.run.rootfs.pod && (!command.empty() || !raw.rootfs.empty() || !raw.run.rootfs.writable.empty()))
     return fail("--pod brings its own root file system and command: name neither");
-  if (command.empty() && !raw.run.rootfs.pod)
+  if (command.empty() && raw.rootfs.empty() && !raw.run.rootfs.pod)
     return fail("there is no command to run: put it behind --, as in `bulkhead run -- uname -a`");
   for (const std::string& variable : raw.environment) {
     if (!variable.contains('=')) {
@@ -272,7 +300,9 @@ Result<Command> finish_run(Raw& raw, const std::vector<std::string>& command) {
   raw.run.machine = raw.machine;
   raw.run.rootfs.source = raw.rootfs;
   raw.run.command = raw.run.rootfs.pod ? std::vector<std::string>{agent::kPodAgent} : command;
-  return RunCommand{raw.common, raw.run};
+  raw.changes.arguments = command;
+  raw.changes.environment = raw.run.environment;
+  return RunCommand{raw.common, raw.changes, raw.run};
 }
 
 Result<Command> finish_boot(Raw& raw, bool append_given) {
@@ -324,7 +354,9 @@ Result<Command> parse_command_line(const std::vector<std::string>& arguments) {
   CLI::App* const zones = app.add_subcommand("zone", "the zones that run");
   CLI::App* const net = app.add_subcommand("net", "bridges for zones");
   add_run(*run, raw);
+  CLI::App* const image = app.add_subcommand("image", "container images");
   add_net(*net, raw);
+  add_image(*image, raw);
   add_boot(*boot, raw);
   add_zone(*zones, raw);
   fetch->add_option("WHAT", raw.fetch.what, "cloud, generic, a release or a package's name")->capture_default_str();
@@ -342,6 +374,8 @@ Result<Command> parse_command_line(const std::vector<std::string>& arguments) {
   }
   raw.machine.networks_given = !raw.networks.empty() || !raw.ports.empty();
   raw.machine.named = run->count("--name") + boot->count("--name") > 0;
+  raw.changes.own_entrypoint = run->count("--entrypoint") > 0;
+  if (run->count("--workdir") > 0) raw.changes.directory = raw.run.directory;
   if (*run) return finish_run(raw, command);
   if (app.get_subcommands().empty())
     return fail("name a subcommand: run, boot, zone, host or kernel (see `bulkhead --help`)");
@@ -350,6 +384,9 @@ Result<Command> parse_command_line(const std::vector<std::string>& arguments) {
   if (*zones) return finish_zone(raw, *zones);
   if (*net && net->get_subcommands().empty()) return fail("name a subcommand of net: list, create or remove");
   if (*net) return raw.net;
+  if (*image && image->get_subcommands().empty())
+    return fail("name a subcommand of image: list, load, inspect or remove");
+  if (*image) return raw.image;
   if (*boot) return finish_boot(raw, boot->count("--append") > 0);
   if (*host) return HostCommand{raw.common.json};
   if (*fetch) return KernelFetchCommand{raw.fetch, raw.common.json};

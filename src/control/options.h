@@ -8,6 +8,7 @@
 #include "engine/choose.h"
 #include "zone/kernel/kernel_store.h"
 #include "zone/live/request.h"
+#include "zone/oci/image.h"
 #include "zone/zone_spec.h"
 
 namespace bulkhead::control {
@@ -22,6 +23,7 @@ struct Common {
 
 struct RunCommand {
   Common common;
+  zone::CommandChanges changes;  // where the root file system is an image
   zone::ZoneSpec spec;
 };
 struct BootCommand {
@@ -58,11 +60,18 @@ struct NetCommand {
   Verb verb = Verb::kList;
   std::string name, subnet = "10.88.0.1/24";
 };
+// `bulkhead image`: images in the cache.
+struct ImageVerbCommand {
+  enum class Verb : u8 { kList, kLoad, kInspect, kRemove };
+  Verb verb = Verb::kList;
+  std::string image;
+  bool json = false;
+};
 struct HelpCommand {
   std::string text;
 };
 using Command = std::variant<RunCommand, BootCommand, HostCommand, KernelFetchCommand, KernelListCommand,
-                             ZoneListCommand, ZoneAskCommand, DiskCommand, NetCommand, HelpCommand>;
+                             ZoneListCommand, ZoneAskCommand, DiskCommand, NetCommand, ImageVerbCommand, HelpCommand>;
 
 // `arguments` without the program's name. Errors: one line that names the argument.
 Result<Command> parse_command_line(const std::vector<std::string>& arguments);

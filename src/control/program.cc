@@ -27,6 +27,7 @@ int dispatch(const Command& command, Surroundings& around) {
                                [&](const ZoneAskCommand& one) { return zone_ask_command(one, around); },
                                [&](const DiskCommand& one) { return disk_command(one, around); },
                                [&](const NetCommand& one) { return net_command(one, around); },
+                               [&](const ImageVerbCommand& one) { return image_command(one, around); },
                                [&](const HelpCommand& one) {
                                  print(one.text);
                                  return 0;

@@ -51,8 +51,11 @@ std::vector<fs::ShareSpec> all_shares(const ZoneSpec& spec) {
 }
 
 Result<std::string> start_request(const ZoneSpec& spec, const std::vector<net::Network>& networks) {
-  StartRequest request{
-      .terminal = spec.terminal, .hostname = spec.machine.name, .directory = spec.directory, .arguments = spec.command};
+  StartRequest request{.terminal = spec.terminal,
+                       .hostname = spec.machine.name,
+                       .directory = spec.directory,
+                       .user = spec.user,
+                       .arguments = spec.command};
   for (const net::Network& network : networks) request.networks.push_back(network.for_agent());
   for (std::size_t i = 0; i < spec.volumes.size(); ++i)
     request.volumes.push_back(

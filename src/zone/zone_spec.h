@@ -48,6 +48,7 @@ struct ZoneSpec {
   std::vector<std::string> command;      // at least one
   std::vector<std::string> environment;  // "NAME=value", on top of the default
   std::string directory = "/";
+  std::string user;  // "uid gid groups..."; empty: root
   std::vector<VolumeSpec> volumes;
   bool terminal = false;
   unsigned boot_timeout_s = 60;

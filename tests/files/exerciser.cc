@@ -304,14 +304,49 @@ int mapped(const char* folder) {
   return kill(getpid(), SIGKILL);
 }
 
+// Who and where a program in a container is.
+int show(char** arguments, char** environment) {
+  gid_t groups[64];
+  const int count = getgroups(64, groups);
+  std::printf("user %d group %d groups", static_cast<int>(geteuid()), static_cast<int>(getegid()));
+  for (int i = 0; i < count; ++i) std::printf(" %d", static_cast<int>(groups[i]));
+  char folder[4096];
+  std::printf("\nin %s\n", getcwd(folder, sizeof folder));
+  for (; *arguments != nullptr; ++arguments) std::printf("argument %s\n", *arguments);
+  for (; *environment != nullptr; ++environment) std::printf("environment %s\n", *environment);
+  return 0;
+}
+
+// The names below a folder, and what is in the files.
+int list(const std::string& folder) {
+  std::set<std::string> names;
+  DIR* const open_folder = opendir(folder.c_str());
+  if (open_folder == nullptr) return 2;
+  while (const dirent* const entry = readdir(open_folder))
+    if (entry->d_name[0] != '.') names.insert(entry->d_name);
+  closedir(open_folder);
+  for (const std::string& name : names) {
+    const std::string path = folder + "/" + name;
+    struct stat status{};
+    lstat(path.c_str(), &status);
+    std::printf("%s %o %d:%d %s\n", path.c_str(), status.st_mode, static_cast<int>(status.st_uid),
+                static_cast<int>(status.st_gid),
+                S_ISREG(status.st_mode) ? get(path.c_str()).substr(0, 20).c_str() : "");
+    if (S_ISDIR(status.st_mode)) list(path);
+  }
+  return 0;
+}
+
 }  // namespace
 
-int main(int argc, char** argv) {
+int main(int argc, char** argv, char** environment) {
   const std::string_view what = argc > 1 ? argv[1] : "";
   if (what == "posix" && argc == 3) return posix(argv[2]);
   if (what == "random" && argc == 5)
     return random_file(argv[2], std::strtoul(argv[3], nullptr, 10), std::atol(argv[4]));
   if (what == "mapped" && argc == 3) return mapped(argv[2]);
+  if (what == "show") return show(argv + 2, environment);
+  if (what == "list" && argc == 3) return list(argv[2]);
   std::fputs("exerciser posix FOLDER\nexerciser mapped FOLDER\nexerciser random FOLDER SEED STEPS\n", stderr);
   return 2;
 }

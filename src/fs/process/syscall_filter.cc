@@ -1,5 +1,5 @@
-// The system calls of a file server, and none else [linux seccomp_filter]. Others fail as on a kernel that does not have
-// them: what a C library of another version asks for beyond these must not cost a zone its files.
+// The system calls of a file server, and none else [linux seccomp_filter]. Others fail as on a kernel that does not
+// have them: what a C library of another version asks for beyond these must not cost a zone its files.
 #include <linux/audit.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>

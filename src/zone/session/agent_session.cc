@@ -58,6 +58,7 @@ std::string encode_start_request(const StartRequest& request) {
   };
   add(request.hostname);
   add(request.directory);
+  add(request.user);
   for (const std::string& argument : request.arguments) add(argument);
   for (const std::string& variable : request.environment) add(variable);
   for (const std::string& network : request.networks) add(network);
