@@ -136,37 +136,34 @@ class Images(Case):
         self.assert_said(done, "argument plain")
 
     def test_archives_and_compressions(self):
-        gz = self.image(layer(("data", b"of gzip")), compress=gzip.compress, Entrypoint=["/bin/tool", "list", "/"])
+        gz = self.image(layer(("t/data", b"of gzip")), compress=gzip.compress, Entrypoint=["/bin/tool", "list", "/t"])
         path = archive(self.folder / "oci.tar", gz.files())
         self.assertIn(b"of gzip", self.run_image(f"oci-archive:{path}").out)
-        forms = [archive(self.folder / "docker.tar", self.image(layer(("data", b"of docker")),
-                                                                Entrypoint=["/bin/tool", "list", "/"]).docker_files())]
+        forms = [archive(self.folder / "docker.tar", self.image(layer(("t/data", b"of docker")),
+                                                                Entrypoint=["/bin/tool", "list", "/t"]).docker_files())]
         forms.append(archive(self.folder / "docker.tar.gz", self.image(
-            layer(("data", b"of docker, packed")), Entrypoint=["/bin/tool", "list", "/"]).docker_files(), "w:gz"))
+            layer(("t/data", b"of docker, packed")), Entrypoint=["/bin/tool", "list", "/t"]).docker_files(), "w:gz"))
         for form in forms:
             self.assertIn(b"of docker", self.run_image(form).out)
         if shutil.which("zstd"):
-            folder = self.image(layer(("data", b"of zstd")), compress=zstd, Entrypoint=["/bin/tool", "list", "/"]).layout(
+            folder = self.image(layer(("t/data", b"of zstd")), compress=zstd, Entrypoint=["/bin/tool", "list", "/t"]).layout(
                 self.folder / "zstd")
             self.assertIn(b"of zstd", self.run_image(folder).out)
 
     def test_layers_whiteouts_and_owners(self):
-        lower = layer(("d", None), ("d/gone", b"1"), ("d/stays", b"2"), ("o", None), ("o/old", b"3"),
-                      ("owned", b"4", {"uid": 1234, "gid": 77, "mode": 0o4750}))
-        upper = layer(("d/.wh.gone", b""), ("o/.wh..wh..opq", b""), ("o/new", b"5"),
-                      ("null", b"", {"type": tarfile.CHRTYPE}))
-        folder = self.image(lower, upper, Entrypoint=["/bin/tool", "list"], Cmd=["/"]).layout(self.folder / "layout")
+        lower = layer(("t/d", None), ("t/d/gone", b"1"), ("t/d/stays", b"2"), ("t/o", None), ("t/o/old", b"3"),
+                      ("t/owned", b"4", {"uid": 1234, "gid": 77, "mode": 0o4750}))
+        upper = layer(("t/d/.wh.gone", b""), ("t/o/.wh..wh..opq", b""), ("t/o/new", b"5"),
+                      ("t/null", b"", {"type": tarfile.CHRTYPE}))
+        folder = self.image(lower, upper, Entrypoint=["/bin/tool", "list"], Cmd=["/t"]).layout(self.folder / "layout")
         done = self.run_image(folder)
         self.assert_status(done, 0)
-        listed = {line.split()[0].replace("//", "/"): line.split()[1:] for line in done.out.decode().splitlines()
-                  if line.startswith("/") and not line.startswith(("//proc", "//sys", "//dev", "//run"))}
-        self.assertNotIn("/d/gone", listed)
-        self.assertNotIn("/o/old", listed)
-        self.assertNotIn("/null", listed)
-        self.assertEqual(listed["/d/stays"][2:], ["2"])
-        self.assertEqual(listed["/o/new"][2:], ["5"])
+        listed = {line.split()[0]: line.split()[1:] for line in done.out.decode().splitlines()}
+        self.assertEqual(sorted(listed), ["/t/d", "/t/d/stays", "/t/o", "/t/o/new", "/t/owned"])
+        self.assertEqual(listed["/t/d/stays"][2:], ["2"])
+        self.assertEqual(listed["/t/o/new"][2:], ["5"])
         if os.geteuid() == 0:
-            self.assertEqual(listed["/owned"][:2], ["104750", "1234:77"])
+            self.assertEqual(listed["/t/owned"][:2], ["104750", "1234:77"])
         self.assertIn(b"device nodes", done.err)
 
     def test_the_cache_and_its_commands(self):
@@ -235,12 +232,6 @@ class Images(Case):
         missing = image.files()
         del missing[blob]
         self.refused(archive(self.folder / "missing.tar", missing), blob)
-
-    def test_a_bomb(self):
-        zeroes = gzip.compress(layer(*((f"zeroes{number}", bytes(64 << 20)) for number in range(20))), 9)
-        image = Image([b""], Cmd=["x"])
-        image.blobs = [zeroes]
-        self.refused(image.layout(self.folder / "bomb"), "which no image does")
 
     def test_commands_that_are_missing(self):
         folder = self.image().layout(self.folder / "layout")

@@ -13,7 +13,7 @@ namespace bulkhead::zone {
 // honest image; only what is beyond `free_bytes` is held against the ratio.
 struct UnpackLimits {
   u64 bytes = 64_GiB, entries = 4'000'000;
-  u64 free_bytes = 1_GiB, ratio = 400;
+  u64 free_bytes = 256_MiB, ratio = 400;
 };
 
 struct UnpackCounts {

@@ -8,6 +8,7 @@
 #include <fstream>
 #include <iterator>
 
+#include "zone/oci/archive_reader.h"
 #include "zone/oci/tar_maker.h"
 #include "zone/store/sha256.h"
 
@@ -209,6 +210,35 @@ TEST_F(LayerTest, TooMuchIsRefused) {
   limits_.ratio = 2;
   counts_ = {};
   EXPECT_TRUE(apply(TarMaker{}.file("fair", std::string(20'000, 'x')))) << "not compressed at all";
+}
+
+std::string gzipped(const std::string& bytes) {
+  std::string out(bytes.size() / 4 + 4096, '\0');
+  std::size_t used = 0;
+  archive* const writer = archive_write_new();
+  archive_write_add_filter_gzip(writer);
+  archive_write_set_format_raw(writer);
+  archive_write_open_memory(writer, out.data(), out.size(), &used);
+  archive_entry* const entry = archive_entry_new();
+  archive_entry_set_filetype(entry, AE_IFREG);
+  archive_write_header(writer, entry);
+  archive_write_data(writer, bytes.data(), bytes.size());
+  archive_write_close(writer);
+  archive_entry_free(entry);
+  archive_write_free(writer);
+  out.resize(used);
+  return out;
+}
+
+TEST_F(LayerTest, BombsAreRefused) {
+  const std::string bomb = gzipped(TarMaker{}.file("zeroes", std::string(20'000'000, '\0')).finish());
+  ASSERT_LT(bomb.size(), 40'000u);
+  ASSERT_TRUE(apply(bomb)) << "little enough to be honest";
+  limits_.free_bytes = 1'000'000;
+  counts_ = {};
+  const auto refused = apply(bomb);
+  ASSERT_FALSE(refused);
+  EXPECT_TRUE(refused.error().message.contains("grow more than 400 times")) << refused.error().message;
 }
 
 TEST_F(LayerTest, BrokenFilesAreErrors) {
