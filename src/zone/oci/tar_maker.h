@@ -1,4 +1,4 @@
-// Tar files made by hand, also such as no tool makes [POSIX pax "ustar Interchange Format"]. For tests.
+// Tar files made by hand, also such as no tool makes. For tests.
 #pragma once
 #include <algorithm>
 #include <cstdio>

@@ -15,7 +15,7 @@ namespace bulkhead::zone {
 struct StartRequest {
   bool terminal = false;
   u16 columns = 80, rows = 25;
-  std::string hostname = {}, directory = "/", user = {};  // user: see guest/agent/start_request.h
+  std::string hostname = {}, directory = "/", user = {};      // user: see guest/agent/start_request.h
   std::vector<std::string> arguments = {}, environment = {};  // environment: "NAME=value"
   std::vector<std::string> networks = {};                     // see guest/agent/start_request.h
   std::vector<std::string> volumes = {};                      // see guest/agent/volumes.h
