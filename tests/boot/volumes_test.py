@@ -6,6 +6,7 @@ import pathlib
 import random
 import shutil
 import signal
+import subprocess
 import time
 
 from harness import program, zone
@@ -143,6 +144,27 @@ class Volumes(Case):
         (self.host / "new/deep").write_text(", and new")
         (self.host / "go").touch()
         self.assert_ran(done.finish(b"", 200), b"first, then second, and new")
+
+    def test_mounts_that_come_later(self):
+        def mount(*words):
+            return subprocess.run(["mount", *map(str, words)], capture_output=True).returncode == 0
+        if os.geteuid() != 0 or not mount("--bind", self.host, self.host):
+            self.skipTest("only root can mount")
+        self.addCleanup(subprocess.run, ["umount", "-l", self.host])
+        if not mount("--make-shared", self.host):
+            self.skipTest("mounts cannot be shared here")
+        other = self.folder / "other"
+        other.mkdir()
+        (other / "file").write_text("below a mount")
+        done = self.begin("mkdir /v/m; touch /v/ready; until [ -e /v/go ]; do sleep 0.2; done; sleep 1.5; cat /v/m/file; "
+                          "touch /v/seen; while [ -e /v/m/file ]; do sleep 0.3; done")
+        self.assertTrue(mount("--bind", other, self.host / "m"))
+        (self.host / "go").touch()
+        deadline = time.monotonic() + 100
+        while not (self.host / "seen").exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        subprocess.run(["umount", "-l", self.host / "m"], check=True)
+        self.assert_ran(done.finish(b"", 200), b"below a mount")
 
     def what_is_mapped(self, backend):
         self.exerciser()
