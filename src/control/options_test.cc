@@ -120,6 +120,30 @@ TEST(Options, Networks) {
   EXPECT_TRUE(error({"net", "remove"}).contains("NAME"));
 }
 
+TEST(Options, Volumes) {
+  const RunCommand run = parse<RunCommand>({"run", "--volume", "/a:b:/c", "--volume", "rel:/d/e:ro", "--", "true"});
+  ASSERT_EQ(run.spec.volumes.size(), 2u);
+  EXPECT_EQ(run.spec.volumes[0].host, "/a:b");
+  EXPECT_EQ(run.spec.volumes[0].guest, "/c");
+  EXPECT_FALSE(run.spec.volumes[0].read_only);
+  EXPECT_EQ(run.spec.volumes[1].host, "rel");
+  EXPECT_TRUE(run.spec.volumes[1].read_only);
+  for (const std::string text : {"", ":", "/a", "/a:b", ":/b", "/a:/", "/a:/b:rx", "/a:"})
+    EXPECT_TRUE(error({"run", "--volume", text, "--", "true"}).contains("--volume")) << text;
+}
+
+TEST(Options, Images) {
+  const RunCommand run = parse<RunCommand>(
+      {"run", "--user", "app:users", "--entrypoint", "", "--workdir", "/srv", "oci:layout:tag", "--", "-v"});
+  EXPECT_EQ(run.changes.user, "app:users");
+  EXPECT_TRUE(run.changes.own_entrypoint);
+  EXPECT_EQ(run.changes.directory, "/srv");
+  EXPECT_EQ(run.changes.arguments, (Arguments{"-v"}));
+  EXPECT_TRUE(parse<RunCommand>({"run", "oci:layout"}).spec.command.empty()) << "the image says what to run";
+  EXPECT_EQ(parse<ImageVerbCommand>({"image", "remove", "abc"}).verb, ImageVerbCommand::Verb::kRemove);
+  EXPECT_TRUE(error({"image"}).contains("name a subcommand"));
+}
+
 TEST(Options, Boot) {
   const BootCommand boot =
       parse<BootCommand>({"boot", "--kernel", "k", "--module", "m a b", "--no-reboot", "--debug-exit", "--debugcon"});
