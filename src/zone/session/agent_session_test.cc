@@ -204,14 +204,17 @@ TEST(StartRequest, IsReadBackAsItWasWritten) {
                                             .rows = 30,
                                             .hostname = "zone",
                                             .directory = "/tmp",
+                                            .user = "1000 100 5",
                                             .arguments = {"a", ""},
                                             .environment = {"X=1"},
-                                            .networks = {"mac=02:00:00:00:00:01"}});
+                                            .networks = {"mac=02:00:00:00:00:01"},
+                                            .volumes = {"volume0 ro /v"}});
   agent::StartReader reader{bytes};
   agent::StartHeader header{};
   ASSERT_TRUE(reader.header(header));
   EXPECT_EQ(header.columns, 100);
-  for (const char* const text : {"zone", "/tmp", "a", "", "X=1", "mac=02:00:00:00:00:01"})
+  for (const char* const text :
+       {"zone", "/tmp", "1000 100 5", "a", "", "X=1", "mac=02:00:00:00:00:01", "volume0 ro /v"})
     EXPECT_STREQ(reader.next_string(), text);
   EXPECT_TRUE(reader.at_end());
 }
@@ -230,7 +233,7 @@ TEST(StartRequest, ReaderSurvivesEveryTruncationAndFlip) {
     agent::StartReader reader{bytes};
     agent::StartHeader header{};
     if (!reader.header(header)) return;
-    for (u32 i = 0; i < 2 + header.arguments + header.environment; ++i)
+    for (u32 i = 0; i < 3 + header.arguments + header.environment; ++i)
       if (reader.next_string() == nullptr) return;
   };
   for (std::size_t i = 0; i < whole.size(); ++i) {

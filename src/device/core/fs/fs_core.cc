@@ -71,6 +71,13 @@ void FsCore::set_source(FsSource* source) {
   {
     const Lock lock{mutex_};
     source_ = source;
+    for (Lane& lane : lanes_) {  // what is in flight was another source's, and so is its memory
+      if (lane.phase == Phase::kReceiving) give_up(lane.request.lane);
+      if (lane.phase != Phase::kSending) continue;
+      lane.phase = Phase::kDead;
+      ::shutdown(lane.socket.get(), SHUT_RDWR);
+      depth_.fetch_sub(1, std::memory_order_relaxed);
+    }
   }
   kick();
 }
@@ -97,10 +104,13 @@ void FsCore::run() {
   bool busy = false;
   while (!exit_) {
     pollfd entries[1 + kMaxLanes] = {{events_.get(), POLLIN, 0}};
-    for (std::size_t i = 0; i < lanes_.size(); ++i) {
-      const Lane& lane = lanes_[i];
-      const short wanted = lane.phase == Phase::kSending ? POLLOUT : POLLIN;
-      entries[1 + i] = {lane.phase == Phase::kDead ? -1 : lane.socket.get(), wanted, 0};
+    {
+      const Lock lock{mutex_};
+      for (std::size_t i = 0; i < lanes_.size(); ++i) {
+        const Lane& lane = lanes_[i];
+        const short wanted = lane.phase == Phase::kSending ? POLLOUT : POLLIN;
+        entries[1 + i] = {lane.phase == Phase::kDead ? -1 : lane.socket.get(), wanted, 0};
+      }
     }
     ::poll(entries, 1 + lanes_.size(), busy ? 0 : -1);
     u64 count;
@@ -213,7 +223,7 @@ bool FsCore::begin_reply(Lane& lane) {
   lane.moving.clear();
   lane.moving_first = 0;
   const u64 left = header.len - lane.head_got;
-  if (!lane.given_up) {
+  if (!lane.given_up && source_ != nullptr) {
     const std::span<const IoBuffer> space = source_->reply_space(lane.request.lane, header.len);
     lane.too_long = space.empty();
     if (header.error != 0) counters_[kErrors].add();

@@ -58,7 +58,8 @@ class FsCore {
   ~FsCore();
   FsCore(const FsCore&) = delete;
 
-  // Any thread. The source outlives us, or is taken away by nullptr.
+  // Any thread. The source outlives us, or is taken away by nullptr: it hears of nothing any more then, and its memory
+  // is not touched.
   void set_source(FsSource* source);
   // Any thread, never blocks: there may be a request.
   void kick();
