@@ -15,8 +15,7 @@ namespace events = containerd::events;
 using ttrpc::Code;
 using State = TaskProcess::State;
 
-// A container's streams end with it; an added process may have left children who hold them.
-constexpr Nanoseconds kContainerPatience = 30'000'000'000, kAddedPatience = 2'000'000'000;
+constexpr Nanoseconds kSilence = 300'000'000;
 constexpr Nanoseconds kSettlePatience = 2'000'000'000;
 constexpr Nanoseconds kEventPatience = 2'000'000'000;
 constexpr u32 kKilled = 128 + SIGKILL;
@@ -141,14 +140,23 @@ void Service::watch_exit(TaskProcess& process) {
              });
 }
 
+// What a process has said comes before its end is told, for clients stop listening then. Unless nobody listens, or it
+// has left children who hold its streams: so not for long without a byte.
 void Service::exited(const std::string& id, const std::string& exec, u32 status) {
   Answer none{{}, 0};
   TaskProcess* const process = find(id, exec, none);
-  if (process == nullptr || process->state == State::kStopped || process->state == State::kMaking) return;
-  process->state = State::kStopped;
+  if (process == nullptr || process->exit_seen || process->state == State::kStopped || process->state == State::kMaking)
+    return;
+  process->exit_seen = true;
   process->exit_status = status;
   process->exited = now();
-  tell_exit(id, *process);
+  process->streams->drained(kSilence, [this, id, exec] {
+    Answer unused{{}, 0};
+    TaskProcess* const ended = find(id, exec, unused);
+    if (ended == nullptr) return;
+    ended->state = State::kStopped;
+    tell_exit(id, *ended);
+  });
 }
 
 void Service::tell_exit(const std::string& id, TaskProcess& process) {
@@ -220,9 +228,8 @@ void Service::remove(const v2::DeleteRequest& request, Answer answer) {
     return answer.refuse(Code::kFailedPrecondition, "the container waits to be started: kill it first");
   if (std::exchange(process->deleting, true)) return answer.refuse(Code::kFailedPrecondition, "it is being deleted");
   // What it said last comes before its end.
-  process->streams->drained(request.exec_id().empty() ? kContainerPatience : kAddedPatience,
-                            [this, held = std::make_shared<Answer>(std::move(answer)), id = request.id(),
-                             exec = request.exec_id()] { finish_removal(id, exec, std::move(*held)); });
+  process->streams->drained(kSilence, [this, held = std::make_shared<Answer>(std::move(answer)), id = request.id(),
+                                       exec = request.exec_id()] { finish_removal(id, exec, std::move(*held)); });
 }
 
 void Service::finish_removal(const std::string& id, const std::string& exec, Answer answer) {

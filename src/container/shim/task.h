@@ -24,7 +24,7 @@ struct TaskProcess {
   std::shared_ptr<Streams> streams;
   u32 exit_status = 0;
   Moment exited;
-  bool exit_told = false, deleting = false;
+  bool exit_seen = false, exit_told = false, deleting = false;
   std::vector<ttrpc::Responder> waiting;
 };
 
