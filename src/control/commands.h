@@ -16,6 +16,7 @@ struct Surroundings {
 int run_command(const RunCommand& command, Surroundings& around);
 int boot_command(const BootCommand& command, Surroundings& around);
 int host_command(const HostCommand& command);
+int node_command(const NodeCommand& command, Surroundings& around);
 int kernel_fetch_command(const KernelFetchCommand& command, Surroundings& around);
 int kernel_list_command(const KernelListCommand& command);
 int zone_list_command(const ZoneListCommand& command);

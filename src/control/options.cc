@@ -29,6 +29,7 @@ struct Raw {
   NetCommand net;
   ImageVerbCommand image;
   zone::CommandChanges changes;
+  NodeCommand node;
 };
 
 void add_common(CLI::App& app, Raw& raw) {
@@ -112,6 +113,18 @@ void add_image(CLI::App& app, Raw& raw) {
                               verb("remove", "remove an image from the cache", Verb::kRemove)})
     one->add_option("IMAGE", raw.image.image, "an image; of those in the cache also its digest, or the beginning of it")
         ->required();
+}
+
+void add_host(CLI::App& app, Raw& raw) {
+  app.require_subcommand(0, 1);
+  CLI::App* const check = app.add_subcommand("check", "whether this host's containerd can run pods in zones");
+  CLI::App* const install =
+      app.add_subcommand("install", "make it so: programs, containerd's configuration, a guest kernel (needs root)");
+  install->add_option("--prefix", raw.node.prefix, "where the programs go, into its bin")->capture_default_str();
+  for (CLI::App* const one : {check, install})
+    one->add_option("--containerd-config", raw.node.containerd_config, "containerd's configuration")
+        ->capture_default_str();
+  install->callback([&raw] { raw.node.verb = NodeCommand::Verb::kInstall; });
 }
 
 void add_net(CLI::App& app, Raw& raw) {
@@ -357,6 +370,7 @@ Result<Command> parse_command_line(const std::vector<std::string>& arguments) {
   CLI::App* const image = app.add_subcommand("image", "container images");
   add_net(*net, raw);
   add_image(*image, raw);
+  add_host(*host, raw);
   add_boot(*boot, raw);
   add_zone(*zones, raw);
   fetch->add_option("WHAT", raw.fetch.what, "cloud, generic, a release or a package's name")->capture_default_str();
@@ -388,6 +402,7 @@ Result<Command> parse_command_line(const std::vector<std::string>& arguments) {
     return fail("name a subcommand of image: list, load, inspect or remove");
   if (*image) return raw.image;
   if (*boot) return finish_boot(raw, boot->count("--append") > 0);
+  if (*host && !host->get_subcommands().empty()) return raw.node;
   if (*host) return HostCommand{raw.common.json};
   if (*fetch) return KernelFetchCommand{raw.fetch, raw.common.json};
   return KernelListCommand{raw.common.json};

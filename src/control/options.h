@@ -33,6 +33,12 @@ struct BootCommand {
 struct HostCommand {
   bool json = false;
 };
+// `bulkhead host check|install`: a host whose containerd runs pods in zones.
+struct NodeCommand {
+  enum class Verb : u8 { kCheck, kInstall };
+  Verb verb = Verb::kCheck;
+  std::string prefix = "/usr/local", containerd_config = "/etc/containerd/config.toml";
+};
 struct KernelFetchCommand {
   zone::FetchRequest request;
   bool json = false;
@@ -70,8 +76,9 @@ struct ImageVerbCommand {
 struct HelpCommand {
   std::string text;
 };
-using Command = std::variant<RunCommand, BootCommand, HostCommand, KernelFetchCommand, KernelListCommand,
-                             ZoneListCommand, ZoneAskCommand, DiskCommand, NetCommand, ImageVerbCommand, HelpCommand>;
+using Command =
+    std::variant<RunCommand, BootCommand, HostCommand, KernelFetchCommand, KernelListCommand, ZoneListCommand,
+                 ZoneAskCommand, DiskCommand, NetCommand, ImageVerbCommand, NodeCommand, HelpCommand>;
 
 // `arguments` without the program's name. Errors: one line that names the argument.
 Result<Command> parse_command_line(const std::vector<std::string>& arguments);

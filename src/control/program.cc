@@ -28,6 +28,7 @@ int dispatch(const Command& command, Surroundings& around) {
                                [&](const DiskCommand& one) { return disk_command(one, around); },
                                [&](const NetCommand& one) { return net_command(one, around); },
                                [&](const ImageVerbCommand& one) { return image_command(one, around); },
+                               [&](const NodeCommand& one) { return node_command(one, around); },
                                [&](const HelpCommand& one) {
                                  print(one.text);
                                  return 0;

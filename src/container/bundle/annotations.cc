@@ -9,6 +9,8 @@
 namespace bulkhead::container {
 namespace {
 
+// A pod's overhead for its monitor is part of its limit, and no reason for another vCPU.
+constexpr double kCpuOverhead = 0.1;
 constexpr char kAllowedBackends[] = "auto, pv or pvh";
 
 const std::string* find(const Annotations& annotations, const char* name) {
@@ -80,7 +82,8 @@ Result<ZoneWish> zone_wish(const Annotations& annotations, const PodLimits& limi
     out.engine = *engine;
   }
   if (limits.memory) out.memory = std::clamp(*limits.memory, u64{1}, kMaxMemory - kZoneOverhead) + kZoneOverhead;
-  if (limits.cpus) out.cpus = static_cast<unsigned>(std::clamp(std::ceil(*limits.cpus), 1.0, double{kMaxCpus}));
+  if (limits.cpus)
+    out.cpus = static_cast<unsigned>(std::clamp(std::ceil(*limits.cpus - kCpuOverhead), 1.0, double{kMaxCpus}));
   if (const std::string* const cpus = find(annotations, kCpusAnnotation)) {
     const auto number = parse_whole<unsigned>(*cpus);
     if (!number || *number < 1 || *number > kMaxCpus)

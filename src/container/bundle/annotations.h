@@ -18,7 +18,7 @@ inline constexpr char kEngineAnnotation[] = "bulkhead.dev/engine";
 inline constexpr char kCpusAnnotation[] = "bulkhead.dev/cpus";
 inline constexpr char kMemoryAnnotation[] = "bulkhead.dev/memory";
 
-inline constexpr unsigned kMaxCpus = 64;
+inline constexpr unsigned kMaxCpus = 8;  // as machines have it
 inline constexpr u64 kMinMemory = 128_MiB, kMaxMemory = 4096_GiB;
 inline constexpr u64 kDefaultMemory = 512_MiB;
 // What the zone's own kernel and agents take of its memory; comes on top of what the containers may use.
