@@ -150,14 +150,17 @@ def one(kind, base, machine):
             fields = {"disk": disk, "target": f"{disk}-target.qcow2", "middle": chain[1]}
             verb = kind.split("-")[0]
             arguments = [word.format(**fields) for word in KINDS[kind]]
-            speeds = ("64K", "32K") if kind in ("backup-bitmap", "commit-below") else ("3M", "512K")  # these have little to do
+            speeds = ("64K", "32K") if kind in ("backup-bitmap", "commit-below") else ("1M", "256K")  # these have little to do
             more = ["--speed", speeds[0] if disk == root else speeds[1]] + (["--auto-complete"] if kind == "mirror" else [])
             jobs[disk] = zone("job", verb, name, *arguments, *more).stdout.strip()
+            if kind == "backup-bitmap":  # what the guest changes is saved first all the same
+                run([PROGRAM, "zone", "job", "pause", name, jobs[disk]], None)  # it may have found nothing to do
             current[disk] = {"mirror": fields["target"], "mirror-top": fields["target"], "commit": chain[1]}.get(kind, chain[2])
         until(guest, "WORKED")
         running = [job for job in json.loads(zone("job", "list", name, "--json").stdout) if job["status"] != "concluded"]
         for disk, job in jobs.items():
             zone("job", "speed", name, job, "0") if any(one["id"] == job for one in running) else None
+            run([PROGRAM, "zone", "job", "resume", name, job], None) if kind == "backup-bitmap" else None
             zone("job", "wait", name, job)
             zone("job", "complete", name, job, "--wait") if kind in ("mirror-top", "commit") else None
         for _ in range(600):  # ready is not yet the end for those that complete by themselves
