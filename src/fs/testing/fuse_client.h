@@ -1,5 +1,6 @@
 // The guest's kernel, as far as a file server sees it: makes requests and reads replies.
 #pragma once
+#include <fcntl.h>
 #include <stdlib.h>
 
 #include <filesystem>
