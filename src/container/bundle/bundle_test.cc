@@ -97,6 +97,7 @@ TEST(ReadSpec, RefusesWhatIsNoContainer) {
       {"/linux/resources", {{"memory", {{"limit", 200}, {"swap", 100}}}}, "swap"},
       {"/linux/resources", {{"memory", {{"limit", "much"}}}}, "type must be number"},
       {"/hooks", Json::parse(R"({"startContainer": [{"path": "bin/x"}]})"), "no absolute path"},
+      {"/hooks", Json::parse(R"({"createRuntime": [{"path": "/bin/x"}]})"), "hooks.createRuntime"},
       {"/annotations",
        {{"io.kubernetes.cri.container-type", "container"}, {"io.kubernetes.cri.sandbox-id", "../x"}},
        "names no sandbox"},

@@ -195,7 +195,11 @@ Result<void> read_namespaces(const Json& linux_part, Bundle& out) {
 }
 
 Result<void> read_hooks(const Json& spec, pod::Container& out) {
-  // Hooks of the host's side expect processes of the host; only these belong into the container.
+  // Hooks of the host's side expect a process of the host and its namespaces; whoever asks for them needs them.
+  for (const char* const refused : {"prestart", "createRuntime", "createContainer", "poststart", "poststop"})
+    if (!part(part(spec, "hooks"), refused).empty())
+      return fail("hooks.{}: a zone's container is no process of the host, so only hooks.startContainer can be run",
+                  refused);
   const Json& hooks = part(part(spec, "hooks"), "startContainer");
   if (!hooks.is_array()) return {};
   for (const Json& one : hooks) {
