@@ -1,8 +1,10 @@
 #include "container/shim/events.h"
 
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <spawn.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
 
@@ -21,8 +23,15 @@ constexpr Nanoseconds kPause = 1'000'000'000;
 Events::Events(Loop& loop, const ShimFlags& flags, std::string ttrpc_address)
     : loop_{loop}, flags_{flags}, address_{std::move(ttrpc_address)} {}
 
+Events::~Events() {
+  if (program_fd_) loop_.forget(program_fd_.get());
+}
+
 void Events::publish(const std::string& topic, const std::string& type, const google::protobuf::MessageLite& event) {
-  if (queue_.size() >= kMostWaiting) return log_warning("containerd does not listen: the event {} is lost", topic);
+  if (queue_.size() >= kMostWaiting) {
+    if (!std::exchange(losing_, true)) log_warning("containerd does not listen: events from {} on are lost", topic);
+    return;
+  }
   timespec now{};
   ::clock_gettime(CLOCK_REALTIME, &now);
   queue_.push_back({topic, type, event.SerializeAsString(), now.tv_sec, static_cast<i32>(now.tv_nsec)});
@@ -62,6 +71,7 @@ void Events::next() {
 }
 
 void Events::told() {
+  losing_ = false;
   queue_.pop_front();
   loop_.soon([this] { next(); });
 }
@@ -91,10 +101,26 @@ void Events::run_program(const Waiting& event) {
       const_cast<char*>(words[0]->c_str()), const_cast<char*>("--address"),       const_cast<char*>(words[1]->c_str()),
       const_cast<char*>("publish"),         const_cast<char*>("--topic"),         const_cast<char*>(words[2]->c_str()),
       const_cast<char*>("--namespace"),     const_cast<char*>(words[3]->c_str()), nullptr};
-  pid_t child = -1;
-  if (::posix_spawnp(&child, arguments[0], &actions, nullptr, arguments, environ) == 0) ::waitpid(child, nullptr, 0);
+  const int failed = ::posix_spawnp(&program_, arguments[0], &actions, nullptr, arguments, environ);
   ::posix_spawn_file_actions_destroy(&actions);
-  told();
+  if (failed != 0) {
+    log_warning("running {} to tell containerd of {}: {}", flags_.publish_program, event.topic, std::strerror(failed));
+    return told();
+  }
+  program_fd_ = UniqueFd{static_cast<int>(::syscall(SYS_pidfd_open, program_, 0))};
+  if (!program_fd_) return program_ended();
+  loop_.watch(program_fd_.get(), POLLIN, [this](short) { program_ended(); });
+}
+
+void Events::program_ended() {
+  int status = 0;
+  while (::waitpid(program_, &status, 0) < 0 && errno == EINTR) {
+  }
+  program_ = -1;
+  if (program_fd_) loop_.forget(program_fd_.get());
+  program_fd_.reset();
+  if (WIFEXITED(status) && WEXITSTATUS(status) == 0) return told();
+  try_later();
 }
 
 void Events::finish(Nanoseconds patience, Loop::Work done) {

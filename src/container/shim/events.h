@@ -12,7 +12,9 @@ namespace bulkhead::container {
 
 class Events {
  public:
+  // Without a `ttrpc_address` events go through the publish program of `flags`, as containerd has it.
   Events(Loop& loop, const ShimFlags& flags, std::string ttrpc_address);
+  ~Events();
   // `topic`: "/tasks/exit"; `type`: "containerd.events.TaskExit".
   void publish(const std::string& topic, const std::string& type, const google::protobuf::MessageLite& event);
   // Calls `done` when all is said, or `patience` is over.
@@ -29,13 +31,16 @@ class Events {
   void try_later();
   void told();
   void run_program(const Waiting& event);
+  void program_ended();
 
   Loop& loop_;
   const ShimFlags& flags_;
   const std::string address_;
   std::shared_ptr<ttrpc::Connection> connection_;
   std::deque<Waiting> queue_;
-  bool busy_ = false;
+  bool busy_ = false, losing_ = false;
+  pid_t program_ = -1;
+  UniqueFd program_fd_;
   Loop::Work finished_;
 };
 
