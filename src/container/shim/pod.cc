@@ -21,7 +21,10 @@ namespace {
 constexpr char kService[] = "bulkhead.pod.v1.Pod";
 constexpr u32 kOldestVersion = 1, kNewestVersion = 1;
 constexpr int kStopPatienceMs = 3000;
+constexpr Nanoseconds kEndPatience = 2'000'000'000;
 constexpr std::size_t kKeptComplaint = 4096;
+constexpr std::size_t kMostText = 2048;
+constexpr char kBroken[] = "the zone's pod agent does not keep to its protocol";
 
 // Beside the shim, or wherever programs are.
 std::string monitor_program() {
@@ -71,11 +74,12 @@ std::vector<std::string> monitor_arguments(const PodConfig& config, const std::v
 
 void Pod::start(const PodConfig& config, Ready ready) {
   ready_ = std::move(ready);
-  if (auto launched = launch(config); !launched) return not_ready(launched.error().message);
-  hello();
+  auto stream = launch(config);
+  if (!stream) return not_ready(stream.error().message);
+  greet(std::move(*stream), std::move(ready_));
 }
 
-Result<void> Pod::launch(const PodConfig& config) {
+Result<UniqueFd> Pod::launch(const PodConfig& config) {
   BH_ASSIGN(const std::vector<std::string> networks, pod_networks(config.net_space));
   cgroups_path_ = config.cgroups_path;
   int stream[2], complaints[2];
@@ -94,12 +98,12 @@ Result<void> Pod::launch(const PodConfig& config) {
   ::fcntl(complaints_.get(), F_SETFL, O_NONBLOCK);
   loop_.watch(pidfd_.get(), POLLIN, [this](short) { monitor_ended(); });
   loop_.watch(complaints_.get(), POLLIN, [this](short) { read_complaints(); });
-  // When the stream ends the monitor is about to end, and its end is what tells why.
-  agent_ = ttrpc::Connection::make(loop_, std::move(ours), {}, nullptr, [] {});
-  return {};
+  return ours;
 }
 
-void Pod::hello() {
+void Pod::greet(UniqueFd stream, Ready ready) {
+  ready_ = std::move(ready);
+  agent_ = ttrpc::Connection::make(loop_, std::move(stream), {}, nullptr, [this] { agent_lost(); });
   pod::HelloRequest request;
   request.set_oldest(kOldestVersion);
   request.set_newest(kNewestVersion);
@@ -116,9 +120,24 @@ void Pod::hello() {
   });
 }
 
+// When the stream ends the monitor is about to end, and its end is what tells why. One that goes on has a guest that
+// cannot be talked to any more.
+void Pod::agent_lost() {
+  if (monitor_ <= 0) return not_ready(kBroken);
+  patience_ = loop_.after(kEndPatience, [this] {
+    const bool was_ready = !ready_;
+    end();
+    if (!was_ready) return not_ready(kBroken);
+    dead_(kBroken);
+  });
+}
+
 void Pod::call(const char* method, const google::protobuf::MessageLite& message, ttrpc::Connection::Done done) {
   if (!agent_ || !agent_->open()) return done({ttrpc::Code::kUnavailable, "the pod's zone has ended", {}});
-  agent_->call(kService, method, message, std::move(done));
+  agent_->call(kService, method, message, [done = std::move(done)](const ttrpc::Answer& answer) {
+    if (answer.text.size() <= kMostText) return done(answer);
+    done({answer.code, answer.text.substr(0, kMostText), answer.payload});
+  });
 }
 
 void Pod::not_ready(std::string why) {
@@ -163,6 +182,7 @@ void Pod::stop_monitor() {
 }
 
 void Pod::end() {
+  loop_.cancel(std::exchange(patience_, 0));
   if (monitor_ <= 0) return;
   loop_.forget(pidfd_.get());
   loop_.forget(complaints_.get());

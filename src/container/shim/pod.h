@@ -34,6 +34,9 @@ class Pod {
 
   // `ready` once: when the agent has answered, or with why there is no zone.
   void start(const PodConfig& config, Ready ready);
+  // The second half of it: greets the agent at the other end of `stream`.
+  void greet(UniqueFd stream, Ready ready);
+  // What the agent says when it refuses is cut short: it is the guest's.
   void call(const char* method, const google::protobuf::MessageLite& message, ttrpc::Connection::Done done);
   bool running() const { return monitor_ > 0; }
   pid_t monitor() const { return last_monitor_; }
@@ -42,8 +45,8 @@ class Pod {
 
  private:
   void stop_monitor();
-  Result<void> launch(const PodConfig& config);
-  void hello();
+  Result<UniqueFd> launch(const PodConfig& config);
+  void agent_lost();
   void read_complaints();
   void monitor_ended();
   void not_ready(std::string why);
@@ -55,6 +58,7 @@ class Pod {
   Ready ready_;
   pid_t monitor_ = -1, last_monitor_ = 0;
   UniqueFd pidfd_, complaints_;
+  u64 patience_ = 0;       // a timer of the loop's
   std::string complaint_;  // the end of what the monitor said on stderr
   std::shared_ptr<ttrpc::Connection> agent_;
   std::string cgroups_path_;

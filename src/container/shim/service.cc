@@ -18,6 +18,8 @@ using State = TaskProcess::State;
 constexpr Nanoseconds kSilence = 300'000'000;
 constexpr Nanoseconds kSettlePatience = 2'000'000'000;
 constexpr Nanoseconds kEventPatience = 2'000'000'000;
+constexpr unsigned kEventsAtOnce = 32;  // of a zone's; then it waits, for a guest may make them as it likes
+constexpr Nanoseconds kEventPause = 1'000'000'000;
 constexpr u32 kKilled = 128 + SIGKILL;
 
 void set(google::protobuf::Timestamp& to, const Moment& moment) {
@@ -435,7 +437,10 @@ void Service::listen_for_events() {
       oom.set_container_id(event.container());
       events_.publish("/tasks/oom", "containerd.events.TaskOOM", oom);
     }
-    listen_for_events();
+    if (++events_heard_ % kEventsAtOnce != 0) return listen_for_events();
+    loop_.after(kEventPause, [this] {
+      if (pod_ready_) listen_for_events();
+    });
   });
 }
 

@@ -69,6 +69,7 @@ class Service {
   std::map<std::string, std::unique_ptr<Task>> tasks_;
   std::unique_ptr<Pod> pod_;
   bool pod_ready_ = false;
+  unsigned events_heard_ = 0;
 };
 
 }  // namespace bulkhead::container
