@@ -21,9 +21,6 @@ Result<Confined> confine(const std::vector<ShareSpec>& shares);
 
 // No new privileges, no capabilities but those that files need, no system calls but those of a file server: any other
 // fails with ENOSYS from here on.
-Result<void> seal(bool switch_users);
-
-// syscall_filter.cc
-Result<void> filter_syscalls();
+Result<void> seal_server(bool switch_users);
 
 }  // namespace bulkhead::fs

@@ -89,7 +89,7 @@ Result<void> serve_all(int argc, char** argv) {
   config.descriptors = confined.descriptors;
   // A quarter for open files; some for ourselves.
   const u64 descriptors = descriptors_left();
-  BH_TRY(seal(confined.switch_users));
+  BH_TRY(seal_server(confined.switch_users));
   config.most_handles = std::min(config.most_handles, descriptors / 4);
   config.most_nodes =
       std::min(config.most_nodes, descriptors - config.most_handles - std::min<u64>(descriptors / 8, 64));

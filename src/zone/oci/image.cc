@@ -7,10 +7,13 @@
 #include <algorithm>
 #include <filesystem>
 #include <fstream>
+#include <functional>
 #include <iterator>
+#include <memory>
 
 #include "base/log.h"
 #include "zone/image/pack.h"
+#include "zone/oci/jailed.h"
 #include "zone/oci/layer.h"
 #include "zone/oci/source.h"
 #include "zone/store/sha256.h"
@@ -77,13 +80,26 @@ Result<void> unpack(const FoundImage& image, ImageSource& source, const std::str
   return {};
 }
 
-Result<void> make_entry(const FoundImage& image, ImageSource& source, const std::string& entry, Workshop& workshop) {
+// Where an image comes from, and what of the host must be seen to read it.
+struct Origin {
+  std::function<Result<std::unique_ptr<ImageSource>>()> open;  // in a jail
+  std::vector<bulkhead::fs::JailedPath> files;
+};
+
+Result<void> make_entry(const FoundImage& image, const Origin& origin, const std::string& entry, Workshop& workshop) {
   const std::string folder = entry + "/files", scratch = entry + "/layers";
   std::error_code error;
   for (const std::string& made : {entry, folder, scratch})
     if (!fs::create_directory(made, error)) return fail("making {}: {}", made, error.message());
   ::chmod(folder.c_str(), 0755);  // the root's mode, if no layer says
-  BH_TRY(unpack(image, source, folder, scratch, workshop));
+  std::vector<bulkhead::fs::JailedPath> files = origin.files;
+  files.push_back({entry, entry});
+  const auto work = [&](Workshop& inside) -> Result<std::string> {
+    BH_ASSIGN(const auto source, origin.open());
+    BH_TRY(unpack(image, *source, folder, scratch, inside));
+    return "";
+  };
+  BH_TRY(in_jail(files, workshop, work));
   if (!find_tool("mkfs.erofs").empty())
     BH_TRY(pack_erofs(folder, entry + "/root.erofs", workshop));
   else
@@ -123,39 +139,48 @@ Result<void> export_from_containerd(const std::string& name, const std::string& 
   return {};
 }
 
-Result<StoredImage> load_from(ImageSource& source, const ImageReference& reference, Cache& cache, Workshop& workshop) {
-  BH_ASSIGN(const FoundImage image,
-            find_image(source, reference.kind == ImageReference::Kind::kContainerd ? std::string{} : reference.name));
+Result<StoredImage> load_from(const Origin& origin, const ImageReference& reference, Cache& cache, Workshop& workshop) {
+  const std::string wanted = reference.kind == ImageReference::Kind::kContainerd ? std::string{} : reference.name;
+  const auto find = [&](Workshop&) -> Result<std::string> {
+    BH_ASSIGN(const auto source, origin.open());
+    BH_ASSIGN(const FoundImage found, find_image(*source, wanted));
+    return text_of(found);
+  };
+  BH_ASSIGN(const std::string text, in_jail(origin.files, workshop, find));
+  BH_ASSIGN(const FoundImage image, image_of(text));
   // Without root every file is ours, and so root's in the zone: another image than root's.
   const std::string name = image.id.hex + (::geteuid() == 0 ? "" : "-root");
   workshop.progress.begin("unpacking the image " + reference.text);
   auto entry = cache.get(kKind, name, workshop, 0,
-                         [&](const std::string& temporary) { return make_entry(image, source, temporary, workshop); });
+                         [&](const std::string& temporary) { return make_entry(image, origin, temporary, workshop); });
   workshop.progress.done();
   if (!entry) return std::unexpected(std::move(entry.error()));
   (void)write_text(*entry + "/name", reference.text);  // the last name that it was used by
   return read_entry(*entry);
 }
 
+using Open = Result<std::unique_ptr<ImageSource>>(const std::string&);
+
+Result<StoredImage> load_path(Open& open, const std::string& path, const ImageReference& reference, Cache& cache,
+                              Workshop& workshop) {
+  std::error_code error;
+  const std::string absolute = fs::absolute(path, error).string();
+  if (!fs::exists(absolute, error)) return fail("there is no image {}", path);
+  return load_from({[&] { return open(absolute); }, {{absolute, absolute, true}}}, reference, cache, workshop);
+}
+
 }  // namespace
 
 Result<StoredImage> load_image(const ImageReference& reference, Cache& cache, Workshop& workshop) {
   using Kind = ImageReference::Kind;
-  if (reference.kind == Kind::kLayout) {
-    BH_ASSIGN(const auto source, open_layout(reference.path));
-    return load_from(*source, reference, cache, workshop);
-  }
-  if (reference.kind == Kind::kArchive) {
-    BH_ASSIGN(const auto source, open_archive(reference.path));
-    return load_from(*source, reference, cache, workshop);
-  }
+  if (reference.kind == Kind::kLayout) return load_path(open_layout, reference.path, reference, cache, workshop);
+  if (reference.kind == Kind::kArchive) return load_path(open_archive, reference.path, reference, cache, workshop);
   std::string archive = cache.root() + "/export-XXXXXX";
   const UniqueFd file{::mkstemp(archive.data())};
   if (!file) return fail_errno("making {}", archive);
   auto done = [&]() -> Result<StoredImage> {
     BH_TRY(export_from_containerd(reference.name, archive, workshop));
-    BH_ASSIGN(const auto source, open_archive(archive));
-    return load_from(*source, reference, cache, workshop);
+    return load_path(open_archive, archive, reference, cache, workshop);
   }();
   ::unlink(archive.c_str());
   return done;

@@ -8,6 +8,7 @@
 
 #include <filesystem>
 #include <map>
+#include <nlohmann/json.hpp>
 
 #include "base/fd.h"
 #include "zone/oci/archive_reader.h"
@@ -226,6 +227,37 @@ Result<FoundImage> find_image(ImageSource& source, const std::string& name) {
     return with_config(std::move(config), std::move(image));
   }
   return fail("the image's index leads from one index to the next");
+}
+
+// ---- from one process to another; what comes back is judged again
+
+std::string text_of(const FoundImage& image) {
+  nlohmann::json layers = nlohmann::json::array();
+  for (const FoundImage::Layer& one : image.layers)
+    layers.push_back({{"name", one.name}, {"blob", one.blob ? one.blob->text() : ""}, {"size", one.size}});
+  const nlohmann::json all = {{"id", image.id.text()}, {"config", image.config_text}, {"layers", layers}};
+  return all.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+}
+
+Result<FoundImage> image_of(const std::string& text) {
+  const nlohmann::json all = nlohmann::json::parse(text, nullptr, false);
+  try {
+    FoundImage out;
+    BH_ASSIGN(out.id, parse_digest(all.at("id").get<std::string>()));
+    out.config_text = all.at("config").get<std::string>();
+    BH_ASSIGN(out.config, parse_config(out.config_text));
+    for (const nlohmann::json& one : all.at("layers")) {
+      FoundImage::Layer layer{one.at("name").get<std::string>(), std::nullopt, one.at("size").get<u64>()};
+      if (const auto blob = one.at("blob").get<std::string>(); !blob.empty()) {
+        BH_ASSIGN(layer.blob, parse_digest(blob));
+      }
+      out.layers.push_back(std::move(layer));
+    }
+    if (out.layers.size() != out.config.layers.size()) return fail("the image has not as many layers as it says");
+    return out;
+  } catch (const nlohmann::json::exception&) {
+    return fail("what was found in the image was not understood");
+  }
 }
 
 }  // namespace bulkhead::zone

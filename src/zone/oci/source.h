@@ -41,4 +41,8 @@ struct FoundImage {
 };
 Result<FoundImage> find_image(ImageSource& source, const std::string& name);
 
+// As text, from one process to another. Errors: it is none.
+std::string text_of(const FoundImage& image);
+Result<FoundImage> image_of(const std::string& text);
+
 }  // namespace bulkhead::zone

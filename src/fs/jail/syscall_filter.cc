@@ -1,5 +1,5 @@
-// The system calls of a file server, and none else [linux seccomp_filter]. Others fail as on a kernel that does not
-// have them: what a C library of another version asks for beyond these must not cost a zone its files.
+// The system calls for files, and none else but those asked for [linux seccomp_filter]. Others fail as on a kernel that
+// does not have them: what a C library of another version asks for beyond these must not cost a zone its files.
 #include <linux/audit.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
@@ -10,7 +10,7 @@
 #include <cstddef>
 #include <vector>
 
-#include "fs/process/confine.h"
+#include "fs/jail/jail.h"
 
 namespace bulkhead::fs {
 namespace {
@@ -90,7 +90,7 @@ constexpr long kAllowed[] = {SYS_read,
 
 }  // namespace
 
-Result<void> filter_syscalls() {
+Result<void> filter_syscalls([[maybe_unused]] std::span<const long> more) {
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
   return {};  // their run-time libraries make many more
 #else
@@ -100,10 +100,12 @@ Result<void> filter_syscalls() {
       BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS),
       BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, nr)),
   };
-  for (const long number : kAllowed) {
+  const auto allow = [&](long number) {
     program.push_back(BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, static_cast<u32>(number), 0, 1));
     program.push_back(BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW));
-  }
+  };
+  for (const long number : kAllowed) allow(number);
+  for (const long number : more) allow(number);
   program.push_back(BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | ENOSYS));
   const sock_fprog filter{static_cast<unsigned short>(program.size()), program.data()};
   if (::prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &filter) != 0) return fail_errno("filtering system calls");
