@@ -58,8 +58,10 @@ Result<GuestMemory> GuestMemory::seen_from(Gpa start) const {
   view.fd_ = UniqueFd{::fcntl(fd_.get(), F_DUPFD_CLOEXEC, 0)};
   if (!view.fd_) return fail_errno("cannot open guest memory once more");
   view.mapping_ = mapping_;
+  view.large_page_thread_ = large_page_thread_;
   view.base_ = base_;
   view.size_ = size_;
+  view.large_pages_ = large_pages_;
   view.ranges_ = ranges_;
   for (RamRange& range : view.ranges_) range.start = start + (range.start - ranges_.front().start);
   return view;
@@ -68,8 +70,10 @@ Result<GuestMemory> GuestMemory::seen_from(Gpa start) const {
 GuestMemory::GuestMemory(GuestMemory&& other) noexcept
     : fd_{std::move(other.fd_)},
       mapping_{std::move(other.mapping_)},
+      large_page_thread_{std::move(other.large_page_thread_)},
       base_{std::exchange(other.base_, nullptr)},
       observer_{std::exchange(other.observer_, nullptr)},
+      large_pages_{other.large_pages_},
       size_{std::exchange(other.size_, 0)},
       ranges_{std::move(other.ranges_)},
       extra_{std::move(other.extra_)} {}
@@ -78,6 +82,7 @@ GuestMemory::~GuestMemory() = default;
 
 void GuestMemory::hold(void* mapping, u64 size) {
   base_ = static_cast<std::byte*>(mapping);
+  large_page_thread_ = std::make_shared<LargePageThread>();
   mapping_ = std::shared_ptr<void>{mapping, [size](void* at) { ::munmap(at, size); }};
 }
 

@@ -12,6 +12,7 @@
 #include "base/fd.h"
 #include "base/ints.h"
 #include "base/result.h"
+#include "memory/large_page_thread.h"
 
 namespace bulkhead {
 
@@ -80,6 +81,7 @@ class GuestMemory {
   // The guest will soon use much of this: where large pages are wanted, its whole 2 MiB pieces get them now, and become
   // resident. What is not RAM, and a host that has none, is passed over. What is there stays as it is.
   void expect_use(Gpa at, u64 length) const;
+  void expect_use_soon(Gpa at, u64 length) const;  // the same beside the caller; one thread at a time
   // Bytes of the pieces that the host would rather keep whole.
   u64 piece() const { return large_pages_ ? 2_MiB : kPageSize; }
 
@@ -118,10 +120,14 @@ class GuestMemory {
   std::byte* extra_host(Gpa at, u64 length) const;
   void note_remapped(Gpa page) const;
   void hold(void* mapping, u64 size);
+  // Calls make(address, length) for the whole large pages of RAM in [at, at+length), if they are wanted.
+  template <class Make>
+  void each_large_page(Gpa at, u64 length, Make make) const;
 
   UniqueFd fd_;
-  std::shared_ptr<void> mapping_;  // unmapped when the last that sees it goes
-  std::byte* base_ = nullptr;      // where it begins
+  std::shared_ptr<void> mapping_;                       // unmapped when the last that sees it goes
+  std::shared_ptr<LargePageThread> large_page_thread_;  // goes before the mapping
+  std::byte* base_ = nullptr;                           // where it begins
   WriteObserver* observer_ = nullptr;
   bool large_pages_ = false;
   u64 size_ = 0;

@@ -160,6 +160,8 @@ TEST(GuestMemory, LargePagesChangeNothingThatIsThere) {
   memory->expect_use({1_MiB}, 16_MiB);  // also what is no RAM, and beyond the end
   memory->expect_use({~u64{0} - 4_KiB}, 4_KiB);
   memory->expect_use({0}, 0);
+  memory->expect_use_soon({0}, 5_MiB);
+  memory->expect_use_soon({2_MiB}, 2_MiB);
   EXPECT_EQ(memory->load<u64>({2_MiB + 4_KiB}), 5u);
   EXPECT_EQ(memory->load<u64>({2_MiB}), 6u);
   EXPECT_EQ(memory->load<u64>({4_MiB}), 0u);

@@ -1,7 +1,6 @@
 #include "abi/image/byte_source.h"
 
 #include <fcntl.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
 
 #include <cstring>
@@ -42,17 +41,6 @@ Result<void> FileSource::read(u64 offset, std::span<std::byte> out) const {
     done += static_cast<u64>(n);
   }
   return {};
-}
-
-Result<Pages> Pages::allocate(u64 size) {
-  if (size == 0) return Pages{{}};
-  void* const at = ::mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  if (at == MAP_FAILED) return fail_errno("cannot allocate {} bytes to unpack it", size);
-  return Pages{{static_cast<std::byte*>(at), size}};
-}
-
-Pages::~Pages() {
-  if (!bytes_.empty()) ::munmap(bytes_.data(), bytes_.size());
 }
 
 }  // namespace bulkhead::abi

@@ -54,18 +54,4 @@ class FileSource final : public ByteSource {
   u64 size_;
 };
 
-// Anonymous memory that goes back to the host at once when it is not needed any more, whatever malloc would do.
-class Pages {
- public:
-  static Result<Pages> allocate(u64 size);
-  Pages(Pages&& other) noexcept : bytes_{std::exchange(other.bytes_, {})} {}
-  Pages& operator=(Pages&&) = delete;
-  ~Pages();
-  std::span<std::byte> bytes() const { return bytes_; }
-
- private:
-  explicit Pages(std::span<std::byte> bytes) : bytes_{bytes} {}
-  std::span<std::byte> bytes_;
-};
-
 }  // namespace bulkhead::abi

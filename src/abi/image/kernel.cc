@@ -146,6 +146,14 @@ Result<Kernel> load_raw(const ByteSource& source, const GuestMemory& memory, std
   kernel.description = describe(kernel, "raw image");
   return kernel;
 }
+// A kernel that starts allocates from the top of memory, where its initrd lies, too, and then behind itself; a small
+// one has less to allocate.
+void expect_boot(const Kernel& kernel, const GuestMemory& memory) {
+  const u64 top = std::min(12_MiB, memory.size() / 32);
+  for (const RamRange& range : memory.ranges())
+    if (range.size > top) memory.expect_use_soon(range.start + range.size - top, top);
+  memory.expect_use_soon(kernel.loaded.end(), 2 * top);
+}
 }  // namespace
 
 std::string_view protocol_name(Protocol protocol) {
@@ -184,6 +192,7 @@ Result<Kernel> load_kernel(const ByteSource& source, const std::string& path, co
   kernel.path = path;
   BH_ASSIGN(kernel.entry, find_entry(kernel));
   BH_ASSIGN(kernel.loaded, reach(kernel, memory));
+  expect_boot(kernel, memory);
   return kernel;
 }
 

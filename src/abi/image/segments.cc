@@ -6,6 +6,7 @@
 
 #include "base/assert.h"
 #include "base/bits.h"
+#include "memory/pages.h"
 
 namespace bulkhead::abi {
 namespace {

@@ -21,6 +21,7 @@ std::thread start_timer_thread(LapicBus& bus) {
 
 Result<std::unique_ptr<Partition>> DbtPartition::create(const PartitionConfig& config, GuestMemory& memory,
                                                         DbtOptions options) {
+  memory.want_large_pages();
   const u64 all = options.cache_bytes.value_or(config.vcpus == 1 ? 40_MiB : config.vcpus * 24_MiB);
   const u64 cache_bytes = all / config.vcpus;
   std::unique_ptr<DbtPartition> partition{new DbtPartition{config, memory, std::move(options)}};

@@ -105,13 +105,6 @@ Result<void> load_others(const MicrovmConfig& config, const abi::Kernel& kernel,
   return {};
 }
 
-// A kernel that starts allocates from the top of memory, where its initrd lies, too; a small one has less to allocate.
-void expect_boot(const GuestMemory& memory) {
-  const u64 top = std::min(12_MiB, memory.size() / 32);
-  for (const RamRange& range : memory.ranges())
-    if (range.size > top) memory.expect_use(range.start + range.size - top, top);
-}
-
 // The kernel's own instructions, where the engine does not see them.
 void replace_hypercalls(const abi::Kernel& kernel, std::span<const u8> hypercall, const GuestMemory& memory) {
   const u64 size = kernel.loaded.end() - kernel.loaded.start;
@@ -122,7 +115,6 @@ void replace_hypercalls(const abi::Kernel& kernel, std::span<const u8> hypercall
 
 Result<std::string> prepare_boot(const MicrovmConfig& config, const std::vector<VirtioMmioWindow>& virtio,
                                  const GuestMemory& memory, std::span<const u8> hypercall, engine::VcpuState& state) {
-  expect_boot(memory);
   BH_ASSIGN(const abi::Kernel kernel, abi::load_kernel(config.kernel_path, memory, wanted(config.protocol)));
   if (config.abi == Abi::kXen && !abi::xen::is_common_hypercall(hypercall))
     replace_hypercalls(kernel, hypercall, memory);

@@ -10,19 +10,21 @@ Result<std::unique_ptr<CodeCache>> CodeCache::create(u64 bytes) {
   // Descriptions take about half as much as the code they describe.
   const u64 code = align_up(bytes / 3 * 2, kPageSize);
   BH_ASSIGN(CodeMemory memory, CodeMemory::create(code));
-  return std::unique_ptr<CodeCache>{new CodeCache{std::move(memory), bytes - bytes / 3 * 2}};
+  BH_ASSIGN(Pages arena, Pages::allocate(bytes - bytes / 3 * 2));
+  BH_ASSIGN(Pages buckets, Pages::allocate(sizeof(Block*) << kBucketBits));
+  return std::unique_ptr<CodeCache>{new CodeCache{std::move(memory), std::move(arena), std::move(buckets)}};
 }
 
-CodeCache::CodeCache(CodeMemory memory, u64 arena_size)
+CodeCache::CodeCache(CodeMemory memory, Pages arena, Pages buckets)
     : memory_{std::move(memory)},
-      arena_{new std::byte[arena_size]},
-      arena_size_{arena_size},
-      buckets_(std::size_t{1} << kBucketBits, nullptr) {}
+      arena_{std::move(arena)},
+      bucket_memory_{std::move(buckets)},
+      buckets_{reinterpret_cast<Block**>(bucket_memory_.bytes().data()), std::size_t{1} << kBucketBits} {}
 
 void* CodeCache::allocate(std::size_t bytes) {
   bytes = align_up(bytes, 8);
   if (!has_room_for_descriptions(bytes)) return nullptr;
-  void* const at = arena_.get() + arena_used_;
+  void* const at = arena_.bytes().data() + arena_used_;
   arena_used_ += bytes;
   return at;
 }

@@ -4,11 +4,13 @@
 #pragma once
 #include <cstddef>
 #include <memory>
+#include <span>
 #include <unordered_map>
 #include <vector>
 
 #include "engine/dbt/cache/block.h"
 #include "engine/dbt/cache/code_memory.h"
+#include "memory/pages.h"
 
 namespace bulkhead::engine::dbt {
 
@@ -24,7 +26,7 @@ class CodeCache {
   T* allocate_array(std::size_t count) {
     return static_cast<T*>(allocate(sizeof(T) * count));
   }
-  bool has_room_for_descriptions(std::size_t bytes) const { return arena_used_ + bytes <= arena_size_; }
+  bool has_room_for_descriptions(std::size_t bytes) const { return arena_used_ + bytes <= arena_.bytes().size(); }
 
   // ---- blocks
   // General registers only, as are the two below.
@@ -63,7 +65,7 @@ class CodeCache {
   std::size_t block_count() const { return by_code_.size(); }
 
  private:
-  explicit CodeCache(CodeMemory memory, u64 arena_size);
+  CodeCache(CodeMemory memory, Pages arena, Pages buckets);
   static constexpr unsigned kBucketBits = 17;
   static u32 bucket_of(u64 gpa, u32 key) {
     return static_cast<u32>((gpa ^ (gpa >> kBucketBits) ^ (u64{key} << 9)) & ((1u << kBucketBits) - 1));
@@ -75,9 +77,10 @@ class CodeCache {
   void remove(Block& block);
 
   CodeMemory memory_;
-  std::unique_ptr<std::byte[]> arena_;
-  std::size_t arena_size_, arena_used_ = 0;
-  std::vector<Block*> buckets_;
+  Pages arena_;
+  std::size_t arena_used_ = 0;
+  Pages bucket_memory_;
+  std::span<Block*> buckets_;
   std::vector<Block*> by_code_;
   std::unordered_map<u64, Page> pages_;
 };
