@@ -354,6 +354,9 @@ class Cpu {
   void iret_real(unsigned size);
   void iret_to_v8086(u64 rip, u16 cs, u64 flags, class StackCursor& stack);
   void iret_protected(unsigned size);
+  bool iret_in_place();
+  const void* at_hand(TlbSpace space, u64 linear, unsigned size) const;
+  bool is_loaded(Seg seg, u16 selector) const;
   void apply_iret_flags(u64 flags, unsigned size, unsigned old_cpl);
 
   // cpu/exception.cc

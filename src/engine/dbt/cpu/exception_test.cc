@@ -242,6 +242,40 @@ TEST_F(IretTest, SameRingWithNullStack) {
   EXPECT_TRUE(s().seg[kSs].unusable());
 }
 
+// A return to the segments that are loaded needs no loading, as long as their descriptors are what they were.
+TEST_F(IretTest, InPlace) {
+  const auto again = [&] {
+    frame(0x401000, TestGuest::kCode64, 0x202, 0x7000, TestGuest::kData);
+    return iret();
+  };
+  ASSERT_FALSE(again());  // what it needs of memory is at hand from here on
+  const Segment cs = s().seg[kCs], ss = s().seg[kSs];
+  for (const u64 flags : {u64{0x2}, u64{0x246}, kId | 0xcd7}) {
+    frame(0x402000, TestGuest::kCode64, flags, 0x6ff8, TestGuest::kData);
+    ASSERT_FALSE(iret());
+    EXPECT_EQ(s().rip, 0x402000u);
+    EXPECT_EQ(s().gpr[kRsp], 0x6ff8u);
+    EXPECT_EQ(s().rflags, flags | 2);
+    EXPECT_EQ(std::memcmp(&s().seg[kCs], &cs, sizeof cs), 0);
+    EXPECT_EQ(std::memcmp(&s().seg[kSs], &ss, sizeof ss), 0);
+  }
+  frame(0x1234500000000000, TestGuest::kCode64, 0x202, 0x7000, TestGuest::kData);
+  EXPECT_EQ(iret()->vector, kGp);
+
+  guest.set_gdt(TestGuest::kData, TestGuest::descriptor(0x12, 0xc));  // not present
+  EXPECT_EQ(again()->vector, kSsFault);
+  guest.set_gdt(TestGuest::kData, TestGuest::descriptor(0x90, 0xc));  // read-only
+  EXPECT_EQ(again()->vector, kGp);
+  guest.set_gdt(TestGuest::kData, TestGuest::descriptor(0x92, 0x4));  // counts bytes: a new limit
+  ASSERT_FALSE(again());
+  EXPECT_EQ(s().seg[kSs].limit, 0xfffffu);
+  guest.set_gdt(TestGuest::kCode64, TestGuest::descriptor(0x1a, 0xa));
+  EXPECT_EQ(again()->vector, kNp);
+  s().gdtr.limit = TestGuest::kCode64;
+  EXPECT_EQ(again()->vector, kGp);
+  EXPECT_EQ(s().gpr[kRsp], 0x7800u);
+}
+
 TEST_F(IretTest, NmisComeBack) {
   s().nmi_blocked = true;
   s().pending = kPendingNmi;

@@ -70,7 +70,41 @@ void Cpu::iret_to_v8086(u64 rip, u16 cs, u64 flags, StackCursor& stack) {
   update_cpl(3);
 }
 
+// The host address of memory that can be read without a fault, or nullptr if that is not known at once.
+const void* Cpu::at_hand(TlbSpace space, u64 linear, unsigned size) const {
+  const TlbEntry& entry = s.tlb[static_cast<unsigned>(space)][tlb_slot(linear)];
+  if (entry.read_tag != (linear & ~u64{0xfff}) || (linear & 0xfff) + size > kPageSize) return nullptr;
+  return reinterpret_cast<const void*>(entry.addend + linear);
+}
+
+// Whether loading the selector would change nothing, nor could it fault: its descriptor is still as it was loaded.
+bool Cpu::is_loaded(Seg seg, u16 selector) const {
+  const Segment& now = s.seg[seg];
+  if (selector != now.selector || is_null(selector) || (selector & 4) || rpl_of(selector) != s.cpl) return false;
+  if (!now.present() || now.dpl() != s.cpl || (selector | 7u) > s.gdtr.limit) return false;
+  const void* const host = at_hand(system_space(), s.gdtr.base + (selector & ~7u), 8);
+  if (host == nullptr) return false;
+  const Segment there = Descriptor{.low = *static_cast<const volatile u64*>(host)}.segment(selector);
+  return there.attributes == now.attributes && there.limit == now.limit && there.base == now.base;
+}
+
+// IRETQ to the segments that are loaded, which is how kernels come back from most exceptions, and how they serialize.
+// False: nothing has changed, and it is to be done in full.
+bool Cpu::iret_in_place() {
+  if (code_size() != CodeSize::k64 || data_breakpoints_) return false;
+  const auto* const frame = static_cast<const volatile u64*>(at_hand(s.tlb_space, s.gpr[kRsp], 40));
+  if (frame == nullptr) return false;
+  const u64 rip = frame[0], flags = frame[2], rsp = frame[3];
+  if (!canonical(rip) || !is_loaded(kCs, static_cast<u16>(frame[1])) || !is_loaded(kSs, static_cast<u16>(frame[4])))
+    return false;
+  s.rip = rip;
+  s.gpr[kRsp] = rsp;
+  apply_iret_flags(flags, 8, s.cpl);
+  return true;
+}
+
 void Cpu::iret_protected(unsigned size) {
+  if (size == 8 && iret_in_place()) return;
   StackCursor stack{*this};
   const u64 rip = stack.pop(size);
   const u16 cs = static_cast<u16>(stack.pop(size));

@@ -39,6 +39,7 @@ Block* BlockBuilder::build(const BlockRequest& request) {
   full_ =
       w_.getSize() + kRoomForBlock > cache_.memory().size() || !cache_.has_room_for_descriptions(kRoomForDescription);
   if (full_) return nullptr;
+  cache_.memory().prepare(w_.getSize() + kRoomForBlock);
   items_.clear();
   marks_.clear();
   watched_pages_.clear();
@@ -253,6 +254,12 @@ void BlockBuilder::emit(const Item& item) {
       break;
     case InsnKind::kPush:
       emit_push(item);
+      break;
+    case InsnKind::kPushFlags:
+      emit_push_flags(item);
+      break;
+    case InsnKind::kMovFromSegment:
+      emit_mov_from_segment(item);
       break;
     case InsnKind::kPop:
       emit_pop(item);

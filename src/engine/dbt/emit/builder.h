@@ -80,7 +80,9 @@ class BlockBuilder {
   void emit_native(const Item& item);
   void emit_bit_memory(const Item& item);
   void emit_lea(const Item& item);
+  void emit_mov_from_segment(const Item& item);
   void emit_push(const Item& item);
+  void emit_push_flags(const Item& item);
   void emit_pop(const Item& item);
   void emit_leave(const Item& item);
   void emit_call(const Item& item);
@@ -126,6 +128,7 @@ class BlockBuilder {
   // ---- where the flags are
   void save_flags();           // host -> jit_flags; uses R10
   void restore_flags();        // jit_flags -> host; uses R10
+  void flags_to_r9();          // jit_flags and the others, as PUSHFQ has them; uses R10 and the host's flags
   void keep_flags(u32 live) {  // before something that destroys the host's
     if (live != 0 && !flags_in_memory_) save_flags();
   }

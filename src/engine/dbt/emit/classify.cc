@@ -64,6 +64,7 @@ class KindTable {
                              ZYDIS_MNEMONIC_PREFETCHT1, ZYDIS_MNEMONIC_PREFETCHT2, ZYDIS_MNEMONIC_PREFETCHW});
     set(InsnKind::kLea, {ZYDIS_MNEMONIC_LEA});
     set(InsnKind::kPush, {ZYDIS_MNEMONIC_PUSH});
+    set(InsnKind::kPushFlags, {ZYDIS_MNEMONIC_PUSHFQ});
     set(InsnKind::kPop, {ZYDIS_MNEMONIC_POP});
     set(InsnKind::kLeave, {ZYDIS_MNEMONIC_LEAVE});
     set(InsnKind::kJump, {ZYDIS_MNEMONIC_JMP});
@@ -203,7 +204,7 @@ bool is_multiply_or_divide(u16 mnemonic) {
 bool may_keep_flags(const Insn& insn) {
   if (!is_variable_shift(insn.mnemonic)) return false;
   for (unsigned i = 0; i < insn.operand_count; ++i)
-    if (insn.operands[i].kind == OperandKind::kImmediate) return (insn.imm & 31) == 0;
+    if (insn.operands[i].kind == OperandKind::kImmediate) return (insn.imm & (insn.operand_size == 8 ? 63 : 31)) == 0;
   return true;
 }
 
@@ -237,6 +238,11 @@ bool is_bit_memory(const Insn& insn) {
   }
 }
 
+bool moves_from_segment(const Insn& insn) {
+  return insn.mnemonic == ZYDIS_MNEMONIC_MOV && insn.operands[1].reg_class == RegisterClass::kSegment &&
+         insn.operands[0].kind == OperandKind::kRegister && insn.operand_size >= 4;
+}
+
 }  // namespace
 
 InsnKind classify(const Insn& insn) {
@@ -261,6 +267,7 @@ InsnKind classify(const Insn& insn) {
     case InsnKind::kNative:
       if (insn.mnemonic == ZYDIS_MNEMONIC_MOV && insn.operands[0].reg_class == RegisterClass::kControl)
         return InsnKind::kInterpretEnd;
+      if (moves_from_segment(insn)) return InsnKind::kMovFromSegment;
       if (!only_known_operands(insn)) return InsnKind::kInterpret;
       if (is_bit_memory(insn)) return insn.operand_size == 2 ? InsnKind::kInterpret : InsnKind::kBitMemory;
       return kind;
@@ -283,6 +290,7 @@ bool uses_vector_unit(const Insn& insn) {
 FlagEffect flag_effect(const Insn& insn, InsnKind kind) {
   constexpr u32 kAll = static_cast<u32>(kArithmeticFlags);
   if (kind == InsnKind::kInterpret || kind == InsnKind::kInterpretEnd || kind == InsnKind::kSti) return {kAll, 0, kAll};
+  if (kind == InsnKind::kPushFlags) return {kAll, 0, 0};
   FlagEffect effect;
   effect.reads = insn.flags_read & kAll;
   effect.writes = insn.flags_written & kAll;

@@ -8,8 +8,10 @@ enum class InsnKind : u8 {
   kNative,   // re-emitted with registers and memory operand substituted
   kNothing,  // no effect that a guest can see: NOP, ENDBR64, prefetch
   kLea,
-  kBitMemory,  // BT/BTS/BTR/BTC [mem], reg: the register reaches beyond the operand
+  kMovFromSegment,  // to a register of 4 or 8 bytes
+  kBitMemory,       // BT/BTS/BTR/BTC [mem], reg: the register reaches beyond the operand
   kPush,
+  kPushFlags,  // PUSHFQ
   kPop,
   kLeave,
   kJump,

@@ -46,10 +46,21 @@ TEST(Classify, BranchesAndStack) {
   EXPECT_EQ(kind_of({0xff, 0xd0}), InsnKind::kCallIndirect);
   EXPECT_EQ(kind_of({0xff, 0x18}), InsnKind::kInterpretEnd);  // far call
   EXPECT_EQ(kind_of({0xc3}), InsnKind::kRet);
-  EXPECT_EQ(kind_of({0xcb}), InsnKind::kInterpretEnd);           // far return
-  EXPECT_EQ(kind_of({0x66, 0x50}), InsnKind::kInterpret);        // push ax
+  EXPECT_EQ(kind_of({0xcb}), InsnKind::kInterpretEnd);     // far return
+  EXPECT_EQ(kind_of({0x66, 0x50}), InsnKind::kInterpret);  // push ax
+  EXPECT_EQ(kind_of({0x9c}), InsnKind::kPushFlags);        // pushfq
+  EXPECT_EQ(kind_of({0x66, 0x9c}), InsnKind::kInterpret);  // pushf
+  EXPECT_EQ(flags_of({0x9c}).reads, u32{kArithmeticFlags});
+  EXPECT_EQ(flags_of({0x9c}).writes, 0u);
   EXPECT_EQ(kind_of({0x0f, 0xa0}), InsnKind::kInterpret);        // push fs
   EXPECT_EQ(kind_of({0x0f, 0xab, 0x07}), InsnKind::kBitMemory);  // bts [rdi], eax
+}
+
+TEST(Classify, SegmentsAreReadWhereTheWholeRegisterIsWritten) {
+  EXPECT_EQ(kind_of({0x8c, 0xd0}), InsnKind::kMovFromSegment);        // mov eax, ss
+  EXPECT_EQ(kind_of({0x48, 0x8c, 0xd0}), InsnKind::kMovFromSegment);  // mov rax, ss
+  EXPECT_EQ(kind_of({0x66, 0x8c, 0xd0}), InsnKind::kInterpret);       // mov ax, ss
+  EXPECT_EQ(kind_of({0x8c, 0x10}), InsnKind::kInterpret);             // mov [rax], ss
 }
 
 TEST(Classify, ShiftByClMayLeaveFlags) {
@@ -57,7 +68,9 @@ TEST(Classify, ShiftByClMayLeaveFlags) {
   EXPECT_EQ(by_cl.kills, 0u);
   EXPECT_NE(by_cl.reads & kCf, 0u);
   EXPECT_NE(flags_of({0xc1, 0xe0, 0x03}).kills & kCf, 0u);
-  EXPECT_EQ(flags_of({0xc1, 0xe0, 0x20}).kills, 0u);  // by 32 is by 0
+  EXPECT_EQ(flags_of({0xc1, 0xe0, 0x20}).kills, 0u);                           // by 32 is by 0
+  EXPECT_EQ(flags_of({0x48, 0xc1, 0xe0, 0x20}).kills, u32{kArithmeticFlags});  // but not of 64 bits
+  EXPECT_EQ(flags_of({0x48, 0xc1, 0xe0, 0x40}).kills, 0u);
 }
 
 TEST(Classify, IncKeepsCarry) {

@@ -214,6 +214,14 @@ void BlockBuilder::emit_lea(const Item& item) {
 }
 
 // Blocks for supervisor code are made for CPL 0 only, where CLI needs no look at IOPL.
+void BlockBuilder::emit_mov_from_segment(const Item& item) {
+  const unsigned to = item.insn.operands[0].reg, segment = item.insn.operands[1].reg;
+  w_.movzx(
+      r9d,
+      word[rsp + static_cast<u32>(offsetof(CpuState, seg) + segment * sizeof(Segment) + offsetof(Segment, selector))]);
+  store_guest(to, 9);
+}
+
 void BlockBuilder::emit_cli(const Item& item) {
   if (request_.space == TlbSpace::kUser) return emit_interpret(item);
   clobber_flags(item.live_before);

@@ -3,6 +3,7 @@
 #include <cstring>
 
 #include "base/bits.h"
+#include "engine/dbt/cpu/flags.h"
 #include "engine/dbt/emit/builder.h"
 
 namespace bulkhead::engine::dbt {
@@ -37,6 +38,18 @@ void BlockBuilder::restore_flags() {
   w_.sahf();
   w_.mov(rax, r10);
   flags_in_host_ = true;
+}
+
+void BlockBuilder::flags_to_r9() {
+  constexpr u64 kLow = kArithmeticFlags & ~kOf;
+  w_.movzx(r9d, byte[rsp + kFlagsOffset + 1]);
+  w_.and_(r9d, static_cast<u32>(kLow));
+  w_.movzx(r10d, byte[rsp + kFlagsOffset]);
+  w_.shl(r10d, 11);
+  w_.or_(r9d, r10d);
+  w_.mov(r10d, dword[rsp + static_cast<u32>(offsetof(CpuState, rflags))]);
+  w_.and_(r10d, ~static_cast<u32>(kArithmeticFlags | kVm | kRf));
+  w_.or_(r9d, r10d);
 }
 
 void BlockBuilder::want_flags(const Item& item) {

@@ -101,6 +101,14 @@ void BlockBuilder::emit_push(const Item& item) {
   move_rsp(-8);
 }
 
+void BlockBuilder::emit_push_flags(const Item& item) {
+  clobber_flags(item.live_before);
+  const i32 at = stack_to_r8(item, -8, true);
+  flags_to_r9();
+  w_.mov(ptr[r8 + at], r9);
+  move_rsp(-8);
+}
+
 void BlockBuilder::emit_pop(const Item& item) {
   const unsigned guest = item.insn.operands[0].reg;
   const i32 at = stack_to_r8(item, 0, false);

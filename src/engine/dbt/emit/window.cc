@@ -63,6 +63,7 @@ StackEffect lea_effect(const Insn& insn) {
 StackEffect stack_effect(const Insn& insn, InsnKind kind) {
   switch (kind) {
     case InsnKind::kPush:
+    case InsnKind::kPushFlags:
     case InsnKind::kCall:
     case InsnKind::kCallIndirect:
       return access(-8, 8, true, -8);
@@ -74,6 +75,8 @@ StackEffect stack_effect(const Insn& insn, InsnKind kind) {
       return native_effect(insn);
     case InsnKind::kLea:
       return lea_effect(insn);
+    case InsnKind::kMovFromSegment:
+      return is_rsp(insn.operands[0]) ? kLost : StackEffect{};
     case InsnKind::kLeave:
     case InsnKind::kSti:
     case InsnKind::kInterpret:
