@@ -105,12 +105,13 @@ class Builder {
     BH_TRY(check_fits());
     // The tables map themselves, so their number depends on itself.
     const u64 base = notes_.virtual_base;
+    BH_ASSIGN(const u64 wanted, wanted_pages());
     u64 count = 0;
     for (u64 guess = 4;; guess = count) {
       const u64 end = (next_ + guess + 1) << kPageShift;
       if (base != 0 && end + kStartPadding + kStartAlignment > -base)
         return fail("its Xen notes leave no room behind its base {:#x}", base);
-      mapped_pages_ = pages(align_up(base + end + kStartPadding, kStartAlignment) - base);
+      mapped_pages_ = std::max(pages(align_up(base + end + kStartPadding, kStartAlignment) - base), wanted);
       const u64 to = base + (mapped_pages_ << kPageShift);
       count = 1 + tables_for(base, to, 1) + tables_for(base, to, 2) + tables_for(base, to, 3);
       if (count <= guess) break;
@@ -120,13 +121,33 @@ class Builder {
     stack_ = take(1);
     next_ = std::max(next_, mapped_pages_);
     if (notes_.p2m) {
-      const u64 from = *notes_.p2m, to = from + list * kPageSize;
       p2m_ = take(list);
       p2m_tables_ = next_;
-      p2m_frames_ = list + tables_for(from, to, 1) + tables_for(from, to, 2) + tables_for(from, to, 3);
+      p2m_frames_ = p2m_room();
       next_ = p2m_ + p2m_frames_;
     }
     return check_fits();
+  }
+
+  // The p2m list at its own address, and the tables that map it.
+  u64 p2m_room() const {
+    const u64 list = pages(layout_.ram_frames * 8), from = *notes_.p2m, to = from + list * kPageSize;
+    return list + tables_for(from, to, 1) + tables_for(from, to, 2) + tables_for(from, to, 3);
+  }
+
+  // More is mapped than must be, for Linux makes these tables those of its direct map and need not make them by itself,
+  // a hypercall for each and an entry at a time. That is as much as one table of level 2 can map; what Linux drops of
+  // the kernel's own map ends where the p2m list begins, right behind.
+  Result<u64> wanted_pages() const {
+    if (!notes_.p2m) return 0;
+    u64 others = p2m_room();
+    if (notes_.initrd_by_frame && !request_.initrd_path.empty()) {
+      BH_ASSIGN(const FileSource initrd, FileSource::open("initrd", request_.initrd_path));
+      others += pages(initrd.size());
+    }
+    const u64 base = notes_.virtual_base, room = align_up(base + 1, 1_GiB) - base;
+    const u64 bytes = std::min((layout_.ram_frames - std::min(layout_.ram_frames, others)) << kPageShift, room);
+    return pages(align_down(base + bytes, kStartAlignment) - base);
   }
 
   Result<void> check_fits() const {
@@ -160,7 +181,10 @@ class Builder {
   }
 
   void fill_p2m() {
-    for (u64 i = 0; i < layout_.ram_frames; ++i) table(p2m_ + i / kEntries)[i % kEntries] = machine(i);
+    for (u64 i = 0; i < layout_.ram_frames; i += kEntries) {
+      u64* const list = table(p2m_ + i / kEntries);
+      for (u64 k = 0; k < std::min<u64>(kEntries, layout_.ram_frames - i); ++k) list[k] = machine(i + k);
+    }
   }
 
   // Tables and lists name machine frames; everything else here is physical.
@@ -170,14 +194,19 @@ class Builder {
   // Maps `count` frames from `frame` on at `linear`; tables are taken from `next_table` on.
   void map(u64 linear, u64 frame, u64 count, u64 next_table) {
     if (top_ == 0) top_ = next_table++;
-    for (u64 i = 0; i < count; ++i, linear += kPageSize) {
+    while (count > 0) {
       u64 at = top_;
       for (unsigned level = 4; level > 1; --level) {
         u64& entry = table(at)[index_at(level, linear)];
         if (!(entry & kPresent)) entry = make_entry(machine(next_table++), kTableFlags);
         at = physical(entry);
       }
-      table(at)[index_at(1, linear)] = make_entry(machine(frame + i), kLeafFlags);
+      const u64 first = index_at(1, linear), here = std::min<u64>(count, kEntries - first);
+      u64* const entries = table(at) + first;
+      for (u64 i = 0; i < here; ++i) entries[i] = make_entry(machine(frame + i), kLeafFlags);
+      linear += here << kPageShift;
+      frame += here;
+      count -= here;
     }
   }
 

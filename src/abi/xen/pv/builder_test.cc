@@ -183,6 +183,29 @@ TEST_F(BuilderTest, ListOfFramesWhereItIsWanted) {
   }
 }
 
+// Linux makes its direct map of these tables, and takes out of its own map what lies below the list.
+TEST_F(BuilderTest, AllMemoryBelowAListOfItsOwnIsMapped) {
+  set_note(kXenNoteInitP2m, 0x8000000000);
+  ASSERT_EQ(build_it(), "");
+  const u64 mapped = info().first_p2m_pfn << kPageShift;
+  EXPECT_EQ((kBase + mapped) % 4_MiB, 0u);
+  EXPECT_GT(mapped + info().nr_p2m_frames * kPageSize + 4_MiB, kFrames * kPageSize);
+  for (u64 at = 0; at < mapped; at += kPageSize) ASSERT_EQ(physical_frame(kBase + at), at >> kPageShift);
+  EXPECT_EQ(entry(kBase + mapped), 0u);
+  EXPECT_EQ(info().nr_pt_frames, mapped / 2_MiB + 3);
+}
+
+TEST_F(BuilderTest, AnInitrdByFrameLiesBehindSuchAList) {
+  set_note(kXenNoteInitP2m, 0x8000000000);
+  set_note(kXenNoteModStartPfn, 1);
+  initrd = file("initrd", pattern(5_MiB, 9));
+  ASSERT_EQ(build_it(), "");
+  EXPECT_GE(info().mod_start, info().first_p2m_pfn + info().nr_p2m_frames);
+  EXPECT_LE(info().mod_start + 5_MiB / kPageSize, kFrames);
+  EXPECT_GT((info().first_p2m_pfn << kPageShift) + 5_MiB + 8_MiB, kFrames * kPageSize);
+  expect_valid_tables();
+}
+
 TEST_F(BuilderTest, HypercallPage) {
   set_note(kXenNoteHypercallPage, kBase + kLoad + 0x1000);
   ASSERT_EQ(build_it(), "");
