@@ -43,7 +43,9 @@ class DeprivilegedCpu {
   // Guest-physical addresses of the top-level tables (4-level). Nothing is flushed.
   virtual void set_roots(u64 kernel, u64 user) = 0;
   virtual u64 root(GuestMode mode) const = 0;
-  virtual void flush_tlb(bool kernel_half_too) = 0;  // without: pages from kKernelHalf upwards may stay
+  // Without its kernel half: pages of the upper half of the address space may stay, what lies there below kKernelHalf
+  // because it is the monitor's and the same everywhere.
+  virtual void flush_tlb(bool kernel_half_too) = 0;
   virtual void flush_page(u64 linear) = 0;
   // The entry of that number (0 to 511) in some table of the lowest level maps `gpa_page` no longer, or no longer as it
   // did. Translations for data that came from it go; those for code only by flushing.

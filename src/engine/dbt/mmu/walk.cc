@@ -205,7 +205,7 @@ Cpu::Translation Cpu::walk_in(u64 linear, Access access, TlbSpace space, bool pr
   // Guests that rewrite their tables without pause only slow themselves: after some tries A and D stay as they are.
   for (unsigned tries = 0; tries < 64; ++tries)
     if (walker.run(linear, !probe_only, t)) break;
-  t.global = deprivileged ? linear >= DeprivilegedCpu::kKernelHalf && linear >> 47 != 0 : t.global && (s.cr4 & kCr4Pge);
+  t.global = deprivileged ? linear >> 47 != 0 : t.global && (s.cr4 & kCr4Pge);
   return t;
 }
 
