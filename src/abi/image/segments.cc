@@ -143,7 +143,10 @@ Result<ElfFile> load_payload(const ByteSource& source, const SetupHeader& header
   BH_TRY(source.read(header.payload_offset, packed.bytes()));
   BH_ASSIGN(const ElfFile head, peek(header, packed.bytes()));
   BH_TRY(check_segments_fit(head, memory));
-  memory.expect_use(extent_of(head).start, extent_of(head).size);
+  const Extent whole = extent_of(head);
+  const u64 half = whole.size / 2;  // what is unpacked last can wait
+  memory.expect_use_soon(whole.start + half, whole.size - half);
+  memory.expect_use(whole.start, half);
   BH_ASSIGN(const Extent scratch, choose_scratch(head, header.unpacked_size, memory));
   const std::span<std::byte> unpacked{memory.host(scratch.start, scratch.size), scratch.size};
   BH_TRY(decompress(header.compression, packed.bytes(), unpacked));
