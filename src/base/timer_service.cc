@@ -1,24 +1,17 @@
 #include "base/timer_service.h"
 
-#include <sys/prctl.h>
+#include <sys/timerfd.h>
+#include <unistd.h>
 
 #include <algorithm>
-#include <chrono>
 #include <functional>
+#include <system_error>
 #include <utility>
 
 #include "base/assert.h"
 #include "base/thread.h"
 
 namespace bulkhead {
-namespace {
-// HostClock is CLOCK_MONOTONIC, and so is libstdc++'s steady_clock.
-std::chrono::steady_clock::time_point time_point(Nanoseconds deadline) {
-  constexpr Nanoseconds kFarthest = u64{1} << 62;  // some 146 years: keeps the signed conversion from overflowing
-  return std::chrono::steady_clock::time_point{std::chrono::nanoseconds{std::min(deadline, kFarthest)}};
-}
-}  // namespace
-
 class HostTimerService::HostTimer final : public Timer {
  public:
   HostTimer(HostTimerService& service, std::function<void()> callback)
@@ -39,7 +32,8 @@ bool HostTimerService::Earlier::operator()(const HostTimer* a, const HostTimer* 
   return std::less<>{}(a, b);
 }
 
-HostTimerService::HostTimerService() {
+HostTimerService::HostTimerService() : alarm_{::timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC)} {  // as HostClock
+  if (!alarm_) throw std::system_error{errno, std::generic_category(), "timerfd_create"};
   thread_ = start_thread("bh-timers", [this] { run(); });
 }
 
@@ -48,8 +42,8 @@ HostTimerService::~HostTimerService() {
     Lock lock{mutex_};
     BH_ASSERT(alive_ == 0);
     stop_ = true;
+    set_alarm(0);
   }
-  wake_.notify_one();
   thread_.join();
 }
 
@@ -60,14 +54,11 @@ std::unique_ptr<Timer> HostTimerService::create(std::function<void()> callback) 
 }
 
 void HostTimerService::arm(HostTimer& timer, Nanoseconds deadline) {
-  bool is_first = false;
-  {
-    Lock lock{mutex_};
-    armed_.erase(&timer);
-    timer.deadline_ = deadline;
-    is_first = *armed_.insert(&timer).first == *armed_.begin();
-  }
-  if (is_first) wake_.notify_one();
+  Lock lock{mutex_};
+  armed_.erase(&timer);
+  timer.deadline_ = deadline;
+  armed_.insert(&timer);
+  if (asleep_ && deadline < alarm_at_) set_alarm(deadline);
 }
 
 void HostTimerService::disarm(HostTimer& timer) {
@@ -83,17 +74,32 @@ void HostTimerService::retire(HostTimer& timer) {
   --alive_;
 }
 
+void HostTimerService::set_alarm(Nanoseconds deadline) {
+  constexpr Nanoseconds kSecond = 1'000'000'000, kFarthest = u64{1} << 62;  // some 146 years
+  const Nanoseconds at = std::clamp(deadline, Nanoseconds{1}, kFarthest);   // 0 would be none
+  const itimerspec when{{}, {static_cast<time_t>(at / kSecond), static_cast<long>(at % kSecond)}};
+  BH_ASSERT(::timerfd_settime(alarm_.get(), TFD_TIMER_ABSTIME, &when, nullptr) == 0);
+  alarm_at_ = deadline;
+}
+
+void HostTimerService::sleep() {
+  u64 expirations = 0;
+  while (::read(alarm_.get(), &expirations, sizeof expirations) < 0 && errno == EINTR) {
+  }
+}
+
 void HostTimerService::run() {
-  ::prctl(PR_SET_TIMERSLACK, 1UL);  // the default of 50 us would be seen by guests as jitter
   Lock lock{mutex_};
   while (!stop_) {
-    if (armed_.empty()) {
-      wake_.wait(mutex_);
-      continue;
-    }
-    HostTimer* first = *armed_.begin();
-    if (first->deadline_ > clock_.now()) {
-      wake_.wait_until(mutex_, time_point(first->deadline_));
+    HostTimer* const first = armed_.empty() ? nullptr : *armed_.begin();
+    if (first == nullptr || first->deadline_ > clock_.now()) {
+      if (first != nullptr) set_alarm(first->deadline_);
+      asleep_ = true;
+      mutex_.unlock();
+      sleep();
+      mutex_.lock();
+      asleep_ = false;
+      alarm_at_ = kNever;
       continue;
     }
     armed_.erase(first);
