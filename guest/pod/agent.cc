@@ -114,18 +114,9 @@ void Agent::step() {
 void Agent::look_at_control(Box& box, Running& process) {
   while (process.control) {
     ChildReport report{};
-    iovec part{&report, sizeof report};
-    alignas(cmsghdr) char space[CMSG_SPACE(sizeof(int))] = {};
-    msghdr message{};
-    message.msg_iov = &part;
-    message.msg_iovlen = 1;
-    message.msg_control = space;
-    message.msg_controllen = sizeof space;
-    const ssize_t size = recvmsg(process.control.get(), &message, MSG_CMSG_CLOEXEC);
-    if (size < 0 && (errno == EAGAIN || errno == EINTR)) return;
     int fd = -1;
-    if (const cmsghdr* const header = CMSG_FIRSTHDR(&message); size > 0 && header != nullptr)
-      memcpy(&fd, CMSG_DATA(header), sizeof fd);
+    const ssize_t size = receive_report(process.control.get(), report, fd);
+    if (size < 0 && (errno == EAGAIN || errno == EINTR)) return;
     if (size == static_cast<ssize_t>(sizeof report)) {
       report.text[sizeof report.text - 1] = 0;
       child_says(box, process, report, fd);

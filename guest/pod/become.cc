@@ -29,7 +29,7 @@ void report(ChildReport::Kind kind, const std::string& text, bool missing = fals
   out.kind = kind;
   out.missing = missing ? 1 : 0;
   strncpy(out.text, text.c_str(), sizeof out.text - 1);
-  (void)!send(g_control, &out, sizeof out, MSG_NOSIGNAL);
+  (void)send_report(g_control, out, -1);
 }
 
 [[noreturn]] void give_up(const std::string& problem, bool missing = false) {
@@ -59,19 +59,7 @@ void join_cgroup(const std::string& path) {
 void send_terminal(int master) {
   ChildReport out{};
   out.kind = ChildReport::kTerminal;
-  iovec part{&out, sizeof out};
-  alignas(cmsghdr) char space[CMSG_SPACE(sizeof(int))] = {};
-  msghdr message{};
-  message.msg_iov = &part;
-  message.msg_iovlen = 1;
-  message.msg_control = space;
-  message.msg_controllen = sizeof space;
-  cmsghdr* const header = CMSG_FIRSTHDR(&message);
-  header->cmsg_level = SOL_SOCKET;
-  header->cmsg_type = SCM_RIGHTS;
-  header->cmsg_len = CMSG_LEN(sizeof(int));
-  memcpy(CMSG_DATA(header), &master, sizeof master);
-  if (sendmsg(g_control, &message, MSG_NOSIGNAL) < 0) give_up(errno_text("handing the terminal over"));
+  if (!send_report(g_control, out, master)) give_up(errno_text("handing the terminal over"));
 }
 
 // A terminal of the container's own devpts; what has none gets one of the zone's, opened by the agent beforehand.

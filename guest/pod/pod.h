@@ -59,6 +59,10 @@ struct ChildReport {
   std::uint32_t missing;  // kFailed: the program is not there, or is not to be executed
   char text[480];
 };
+// reports.cc: over the message socket between the two. `fd`: a descriptor that goes along, or -1.
+bool send_report(int socket, const ChildReport& report, int fd);
+// As recvmsg(): the size, 0 at the end; `fd` is -1 when none came.
+ssize_t receive_report(int socket, ChildReport& report, int& fd);
 [[noreturn]] void become_container(const Container& container, const std::string& cgroup, const Namespaces& joined,
                                    const ChildEnds& ends);
 [[noreturn]] void become_added_process(const Container& container, const Process& process, const std::string& cgroup,
