@@ -15,7 +15,8 @@ namespace events = containerd::events;
 using ttrpc::Code;
 using State = TaskProcess::State;
 
-constexpr Nanoseconds kSilence = 300'000'000;
+// For somebody who reads: before the end is told, and before what is left is thrown away.
+constexpr Nanoseconds kEndPatience = 300'000'000, kRemovalPatience = 10'000'000'000;
 constexpr Nanoseconds kSettlePatience = 2'000'000'000;
 constexpr Nanoseconds kEventPatience = 2'000'000'000;
 constexpr unsigned kEventsAtOnce = 32;  // of a zone's; then it waits, for a guest may make them as it likes
@@ -142,8 +143,7 @@ void Service::watch_exit(TaskProcess& process) {
              });
 }
 
-// What a process has said comes before its end is told, for clients stop listening then. Unless nobody listens, or it
-// has left children who hold its streams: so not for long without a byte.
+// What a process has said comes before its end is told, for clients stop listening then; unless nobody listens.
 void Service::exited(const std::string& id, const std::string& exec, u32 status) {
   Answer none{{}, 0};
   TaskProcess* const process = find(id, exec, none);
@@ -152,7 +152,7 @@ void Service::exited(const std::string& id, const std::string& exec, u32 status)
   process->exit_seen = true;
   process->exit_status = status;
   process->exited = now();
-  process->streams->drained(kSilence, [this, id, exec] {
+  process->streams->drained(kEndPatience, [this, id, exec] {
     Answer unused{{}, 0};
     TaskProcess* const ended = find(id, exec, unused);
     if (ended == nullptr) return;
@@ -230,8 +230,9 @@ void Service::remove(const v2::DeleteRequest& request, Answer answer) {
     return answer.refuse(Code::kFailedPrecondition, "the container waits to be started: kill it first");
   if (std::exchange(process->deleting, true)) return answer.refuse(Code::kFailedPrecondition, "it is being deleted");
   // What it said last comes before its end.
-  process->streams->drained(kSilence, [this, held = std::make_shared<Answer>(std::move(answer)), id = request.id(),
-                                       exec = request.exec_id()] { finish_removal(id, exec, std::move(*held)); });
+  process->streams->drained(kRemovalPatience,
+                            [this, held = std::make_shared<Answer>(std::move(answer)), id = request.id(),
+                             exec = request.exec_id()] { finish_removal(id, exec, std::move(*held)); });
 }
 
 void Service::finish_removal(const std::string& id, const std::string& exec, Answer answer) {

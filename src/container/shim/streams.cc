@@ -90,20 +90,36 @@ void Streams::pass(unsigned index) {
 void Streams::end(unsigned index) {
   if (outputs_[index].fd) loop_.forget(outputs_[index].fd.get());
   outputs_[index].fd.reset();
+  outputs_[index].piece.clear();
   if (ended() && drained_) loop_.soon(std::exchange(drained_, nullptr));
 }
 
 void Streams::drained(Nanoseconds patience, Loop::Work done) {
   if (ended() || !begun_) return done();
   drained_ = std::move(done);
-  wait_for_silence(patience, passed_);
+  probe(patience);
 }
 
-void Streams::wait_for_silence(Nanoseconds patience, u64 passed) {
+// The agent answers in order and reads before it answers: when it answers a call made after our Reads, and those still
+// wait, then there is nothing to be read. Wait is such a call, for the process has ended.
+void Streams::probe(Nanoseconds patience) {
+  pod_.call("Wait", name_, [weak = weak_from_this(), patience, passed = passed_](const ttrpc::Answer&) {
+    if (const auto self = weak.lock(); self && self->drained_) self->probed(patience, passed);
+  });
+}
+
+void Streams::probed(Nanoseconds patience, u64 passed) {
+  const bool waits_for_reader = !outputs_[0].piece.empty() || !outputs_[1].piece.empty();
+  if (waits_for_reader) return wait_for_reader(patience, passed_);
+  if (passed_ != passed) return probe(patience);
+  loop_.soon(std::exchange(drained_, nullptr));
+}
+
+void Streams::wait_for_reader(Nanoseconds patience, u64 passed) {
   loop_.after(patience, [weak = weak_from_this(), patience, passed] {
     const auto self = weak.lock();
     if (!self || !self->drained_) return;
-    if (self->passed_ != passed) return self->wait_for_silence(patience, self->passed_);
+    if (self->passed_ != passed) return self->probe(patience);
     std::exchange(self->drained_, nullptr)();
   });
 }

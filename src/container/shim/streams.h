@@ -22,17 +22,20 @@ class Streams : public std::enable_shared_from_this<Streams> {
   void close_input();  // when what is in the FIFO now is with the process
   void close();        // at once
   bool ended() const { return !outputs_[0].fd && !outputs_[1].fd; }
-  // Calls `done` when all output has been passed on, or there was none for as long as `patience`.
+  // When the process has ended: calls `done` when all that it has said is passed on, however long the zone takes to
+  // hand it over, or when nobody took any of it for as long as `patience`. What children that it left behind say is not
+  // waited for.
   void drained(Nanoseconds patience, Loop::Work done);
 
  private:
   struct Output {
     UniqueFd fd;
     std::string piece;
-    bool last = false;  // the piece is
   };
   Streams(Loop& loop, Pod& pod, pod::ProcessName name) : loop_{loop}, pod_{pod}, name_{std::move(name)} {}
-  void wait_for_silence(Nanoseconds patience, u64 passed);
+  void probe(Nanoseconds patience);
+  void probed(Nanoseconds patience, u64 passed);
+  void wait_for_reader(Nanoseconds patience, u64 passed);
   void ask(unsigned index);
   void pass(unsigned index);
   void end(unsigned index);
