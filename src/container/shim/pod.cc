@@ -21,10 +21,10 @@ namespace {
 constexpr char kService[] = "bulkhead.pod.v1.Pod";
 constexpr u32 kOldestVersion = 1, kNewestVersion = 1;
 constexpr int kStopPatienceMs = 3000;
-constexpr Nanoseconds kEndPatience = 2'000'000'000;
+constexpr Nanoseconds kEndPatience = 15'000'000'000;  // a zone takes a while to end
 constexpr std::size_t kKeptComplaint = 4096;
 constexpr std::size_t kMostText = 2048;
-constexpr char kBroken[] = "the zone's pod agent does not keep to its protocol";
+constexpr char kBroken[] = "the zone's pod agent has gone, or does not keep to its protocol";
 
 // Beside the shim, or wherever programs are.
 std::string monitor_program() {
