@@ -18,6 +18,7 @@
 #include "engine/interrupt_controller.h"
 #include "engine/registrations.h"
 #include "engine/vcpu_state.h"
+#include "engine/xen_events.h"
 #include "memory/guest_memory.h"
 #include "telemetry/counter.h"
 
@@ -108,6 +109,8 @@ class Partition : public MsiSink {
   // The instruction by which a guest's kernel in 64-bit mode makes a HypercallExit, at most 8 bytes, with the registers
   // as the exit says; it changes none but RAX.
   virtual std::vector<u8> hypercall_code() const { return {0x0f, 0x01, 0xc1}; }  // VMCALL
+  // Where the engine can carry Xen's event channels itself, and was promised them (ParavirtAbi::kXen); nullptr: it cannot.
+  virtual XenEvents* xen_events() { return nullptr; }
   // A write of the guest's there adds 1 to the eventfd, and is no exit. On every engine; `eventfd` outlives the
   // registration. Before the vCPUs run, or while they do; from any thread. Errors: there is one already, or too many.
   virtual Result<std::unique_ptr<Registration>> notify_on_write(const WritePlace& place, int eventfd) = 0;

@@ -16,6 +16,12 @@ constexpr u64 kConsoleStartCredit = 256_KiB;
 constexpr u64 kCallbackGsi = u64{HVM_PARAM_CALLBACK_TYPE_GSI}, kCallbackVector = u64{HVM_PARAM_CALLBACK_TYPE_VECTOR};
 }  // namespace
 
+Upcall callback(u64 via, unsigned vcpu) {
+  if (via >> 56 == kCallbackVector && (via & 0xff) >= 0x10) return {Upcall::How::kDirect, static_cast<u8>(via), 0};
+  if (via != 0 && via >> 56 == kCallbackGsi && vcpu == 0) return {Upcall::How::kGsi, 0, static_cast<u32>(via)};
+  return {};
+}
+
 DomainParts::DomainParts(DomainConfig config_in, const XenPages& pages_in, Frames& frames_in, Vcpus& vcpus_in,
                          TimerService& service)
     : config{std::move(config_in)},
@@ -81,6 +87,7 @@ Domain::Domain(DomainConfig config, const XenPages& pages, Frames& frames, Vcpus
   BH_ASSERT(parts_->config.vcpus >= 1 && parts_->config.vcpus <= kMaxVcpus);
   BH_ASSERT(!pages.grant_frames.empty() && pages.grant_frames.size() <= kGrantFrames * kPageSize);
   BH_ASSERT(pages.status_frames.size() * 8 >= pages.grant_frames.size());
+  BH_ASSERT(parts_->config.engine_events == nullptr || !parts_->config.fifo_events);
   for (unsigned i = 0; i < kMaxVcpus; ++i) parts_->areas.set_masked(i, parts_->is_pv());
   for (unsigned i = 0; i < parts_->config.vcpus; ++i) update_time(i);
   update_wallclock();
@@ -129,16 +136,21 @@ void Domain::set_online(unsigned vcpu, bool online) {
 
 Upcall Domain::upcall(unsigned vcpu) const {
   if (const u8 vector = parts_->vcpu[vcpu].upcall_vector; vector != 0) return {Upcall::How::kLapic, vector, 0};
-  const u64 via = parts_->hvm_params[HVM_PARAM_CALLBACK_IRQ];
-  if (via >> 56 == kCallbackVector && (via & 0xff) >= 0x10) return {Upcall::How::kDirect, static_cast<u8>(via), 0};
-  if (via != 0 && via >> 56 == kCallbackGsi && vcpu == 0) return {Upcall::How::kGsi, 0, static_cast<u32>(via)};
-  return {};
+  return callback(parts_->hvm_params[HVM_PARAM_CALLBACK_IRQ], vcpu);
 }
 
 Nanoseconds Domain::system_time() const { return parts_->clock.now(); }
 
+Result<void> Domain::start_engine_events() {
+  engine::XenEvents* const engine = parts_->config.engine_events;
+  if (engine == nullptr) return {};
+  BH_TRY(engine->start(parts_->pages.shared_info, parts_->clock.now()));
+  for (unsigned i = 0; i < parts_->config.vcpus; ++i) engine->set_vcpu_info(i, vcpu_info(i));
+  return {};
+}
+
 void Domain::update_time(unsigned vcpu) {
-  parts_->clock.publish(parts_->areas.info(vcpu).time);
+  if (parts_->config.engine_events == nullptr) parts_->clock.publish(parts_->areas.info(vcpu).time);
   if (parts_->vcpu[vcpu].time_area != 0) parts_->vcpu[vcpu].areas_stale = true;
 }
 

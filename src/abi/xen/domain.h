@@ -14,6 +14,7 @@
 #include "base/clock.h"
 #include "base/ints.h"
 #include "base/result.h"
+#include "engine/xen_events.h"
 #include "telemetry/counter.h"
 
 namespace bulkhead::abi::xen {
@@ -36,6 +37,9 @@ struct DomainConfig {
   unsigned vcpus = 1;       // 1..kMaxVcpus
   u64 vm_assists = 0;       // VMASST_TYPE_*, a bit each: those that the domain builder enables
   bool fifo_events = true;  // false: only the 2-level ABI
+  // Whoever carries events and timers with us, below hypercalls; then fifo_events is false. Null: nobody. Outlives the
+  // Domain.
+  engine::XenEvents* engine_events = nullptr;
   unsigned max_grant_version = 2;
   u64 tsc_hz = 1'000'000'000;
   // The guest's TSC now, the same on all vCPUs. Null: the host's. Any thread.
@@ -119,6 +123,9 @@ class Domain {
   bool online(unsigned vcpu) const;             // VCPUOP_up, VCPUOP_down
   void set_online(unsigned vcpu, bool online);  // for vCPUs started otherwise (INIT-SIPI)
   Upcall upcall(unsigned vcpu) const;
+
+  // Before the vCPUs run, where config().engine_events is there. Errors: the engine's.
+  Result<void> start_engine_events();
 
   // ---- time
   Nanoseconds system_time() const;  // the guest's system time

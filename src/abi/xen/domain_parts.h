@@ -91,6 +91,8 @@ Answer console_io(DomainParts& domain, Guest& guest, const HypercallArgs& args);
 Answer multicall(DomainParts& domain, Guest& guest, const HypercallArgs& args);
 Answer vm_assist(DomainParts& domain, const HypercallArgs& args);
 
+// What HVM_PARAM_CALLBACK_IRQ asks for.
+Upcall callback(u64 via, unsigned vcpu);
 // Writes what the caller's registered areas are owed (runstate, time).
 void refresh_areas(DomainParts& domain, Guest& guest);
 void start_watchdogs(DomainParts& domain, TimerService& timers);

@@ -91,6 +91,7 @@ i64 Events::bind_virq(u32 virq, u32 vcpu, u32& port) {
   channel->vcpu = static_cast<u8>(vcpu);
   channel->virq = virq;
   virq_ports_[vcpu][virq] = port;
+  if (config_.engine_events != nullptr && virq == VIRQ_TIMER) config_.engine_events->set_timer(vcpu, port);
   return 0;
 }
 
@@ -101,11 +102,16 @@ i64 Events::bind_ipi(u32 vcpu, u32& port) {
   if (channel == nullptr) return -kXENOSPC;
   channel->state = State::kIpi;
   channel->vcpu = static_cast<u8>(vcpu);
+  if (config_.engine_events != nullptr) config_.engine_events->set_ipi(port, vcpu);
   return 0;
 }
 
 // The other end, if there is one, waits for a new connection.
 void Events::release(u32 port, Channel& channel) {
+  if (config_.engine_events != nullptr) {
+    if (channel.state == State::kIpi) config_.engine_events->set_ipi(port, std::nullopt);
+    if (channel.state == State::kVirq && channel.virq == VIRQ_TIMER) config_.engine_events->set_timer(channel.vcpu, 0);
+  }
   if (channel.state == State::kVirq)
     for (auto& ports : virq_ports_)
       if (ports[channel.virq] == port) ports[channel.virq] = 0;

@@ -30,6 +30,14 @@ bool may_get(u32 index) {
   return may_set(index) || index == HVM_PARAM_STORE_PFN || index == HVM_PARAM_CONSOLE_PFN || index == HVM_PARAM_ALTP2M;
 }
 
+void callback_changed(DomainParts& d) {
+  if (engine::XenEvents* const engine = d.config.engine_events; engine != nullptr) {
+    const Upcall upcall = callback(d.hvm_params[HVM_PARAM_CALLBACK_IRQ], 0);
+    engine->set_upcall(upcall.how == Upcall::How::kDirect ? upcall.vector : 0);
+  }
+  if (d.areas.pending(0)) d.vcpus.notify(0);
+}
+
 i64 parameter(DomainParts& d, Guest& guest, u64 at, bool set) {
   xen_hvm_param_t arg;
   if (d.is_pv()) return -kXEINVAL;
@@ -39,7 +47,7 @@ i64 parameter(DomainParts& d, Guest& guest, u64 at, bool set) {
   if (!(set ? may_set(arg.index) : may_get(arg.index))) return -kXEPERM;
   if (set) {
     d.hvm_params[arg.index] = arg.value;
-    if (arg.index == HVM_PARAM_CALLBACK_IRQ && d.areas.pending(0)) d.vcpus.notify(0);
+    if (arg.index == HVM_PARAM_CALLBACK_IRQ) callback_changed(d);
     return 0;
   }
   arg.value = d.hvm_params[arg.index];
@@ -53,6 +61,7 @@ i64 set_upcall_vector(DomainParts& d, Guest& guest, u64 at) {
   if (arg.vector < kFirstVector) return -kXEINVAL;
   if (arg.vcpu >= d.config.vcpus) return -kXENOENT;
   d.vcpu[arg.vcpu].upcall_vector = arg.vector;
+  if (d.config.engine_events != nullptr) d.config.engine_events->set_lapic_upcall(arg.vcpu, arg.vector);
   if (d.areas.pending(arg.vcpu)) d.vcpus.notify(arg.vcpu);
   return 0;
 }

@@ -44,6 +44,11 @@ Answer multicall(DomainParts& domain, Guest& guest, const HypercallArgs& args) {
   return answer;
 }
 
+static void assist_changed(DomainParts& domain) {
+  if (domain.config.engine_events != nullptr)
+    domain.config.engine_events->set_runstate_flag((domain.assists >> VMASST_TYPE_runstate_update_flag & 1) != 0);
+}
+
 Answer vm_assist(DomainParts& domain, const HypercallArgs& args) {
   constexpr u64 kPvh = u64{1} << VMASST_TYPE_runstate_update_flag;
   constexpr u64 kPv = kPvh | 1u << VMASST_TYPE_4gb_segments | 1u << VMASST_TYPE_4gb_segments_notify |
@@ -54,9 +59,11 @@ Answer vm_assist(DomainParts& domain, const HypercallArgs& args) {
   switch (args[0]) {
     case VMASST_CMD_enable:
       domain.assists |= u64{1} << type;
+      assist_changed(domain);
       return {};
     case VMASST_CMD_disable:
       domain.assists &= ~(u64{1} << type);
+      assist_changed(domain);
       return {};
     default:
       return domain.unknown_operation();

@@ -20,11 +20,18 @@ i64 register_vcpu_info(DomainParts& d, Guest& guest, unsigned vcpu, u64 at) {
   return 0;
 }
 
+bool engine_keeps(DomainParts& d, Guest& guest, unsigned vcpu, u64 area, bool runstate) {
+  engine::XenEvents* const engine = d.config.engine_events;
+  if (engine == nullptr || vcpu != guest.vcpu() || area == 0) return false;
+  return runstate ? engine->set_runstate_area(vcpu, {area}) : engine->set_time_area(vcpu, {area});
+}
+
 // Written at the vCPU's next hypercall where it is not the caller's own.
 i64 register_area(DomainParts& d, Guest& guest, unsigned vcpu, u64 at, bool runstate) {
   u64 area = 0;
   if (!guest.read(at, area)) return -kXEFAULT;
   DomainParts::VcpuData& data = d.vcpu[vcpu];
+  if (engine_keeps(d, guest, vcpu, area, runstate)) area = 0;
   (runstate ? data.runstate_area : data.time_area) = area;
   data.areas_stale = true;
   if (vcpu == guest.vcpu()) refresh_areas(d, guest);

@@ -19,8 +19,17 @@ Result<KvmOptions> parse(const PartitionConfig& config) {
       options.irqchip = value == "kernel" ? KvmOptions::Irqchip::kKernel : KvmOptions::Irqchip::kSplit;
       continue;
     }
+    if (name == "kvm.events") {
+      if (value != "auto" && value != "kernel" && value != "user")
+        return fail("engine option kvm.events is '{}'; it is auto, kernel or user", value);
+      options.events = value == "kernel" ? KvmOptions::Events::kKernel
+                       : value == "user" ? KvmOptions::Events::kUser
+                                         : KvmOptions::Events::kAuto;
+      continue;
+    }
     if (name != "kvm.xen")
-      return fail("engine kvm does not know the option '{}'; it knows kvm.xen, kvm.irqchip and kvm.dirty", name);
+      return fail("engine kvm does not know the option '{}'; it knows kvm.xen, kvm.events, kvm.irqchip and kvm.dirty",
+                  name);
     if (value == "auto")
       options.xen = KvmOptions::Xen::kAuto;
     else if (value == "on")

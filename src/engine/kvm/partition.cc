@@ -20,6 +20,7 @@ constexpr std::chrono::microseconds kWindowCheck{100};
 constexpr u64 kMsiAddress = 0xfee00000;
 constexpr u32 kLevel = 1u << 15, kDeliverNmi = 4u << 8;
 constexpr u32 kXenHypercallMsr = 0x40000000;
+constexpr u32 kXenHvmLeaf = 0x40000004, kUpcallByLapic = 1u << 6;
 
 // Ascending. Those that the CPU model lacks are not read.
 constexpr u32 kStateMsrs[] = {
@@ -30,6 +31,38 @@ constexpr u32 kStateMsrs[] = {
     0x277,      0x2ff,      0x6e0,      0xda0,      0x4b564d00, 0x4b564d01, 0x4b564d03, 0x4b564d04, 0x4b564d05,
     0xc0000081, 0xc0000082, 0xc0000083, 0xc0000084, 0xc0000102, 0xc0000103, 0xc0010015, 0xc001011f};
 
+
+enum class XenWay : u8 { kPort, kIntercept, kEvents };  // what of Xen's ABI is KVM's own
+
+// Where KVM is to carry the guest's event channels, too, this says so.
+Result<XenWay> choose_xen_way(const KvmHost& host, const CpuModel& model, const KvmOptions& options) {
+  const u32 offered = static_cast<u32>(host.check(KVM_CAP_XEN_HVM));
+  const bool able = (offered & KVM_XEN_HVM_CONFIG_INTERCEPT_HCALL) != 0;
+  const bool foreign = calls_by_vmcall(model.lookup(0, 0).ebx) != host_calls_by_vmcall();
+  if (options.xen == KvmOptions::Xen::kOn && !able)
+    return fail("engine option kvm.xen is on, but this host's KVM cannot intercept Xen's hypercalls; leave it out");
+  if (options.xen == KvmOptions::Xen::kOn && foreign)
+    return fail(
+        "engine option kvm.xen is on, but guests of the CPU model '{}' use the hypercall instruction of another "
+        "vendor than this host's; leave it out",
+        model.name);
+  const bool intercept = able && !foreign && options.xen != KvmOptions::Xen::kOff;
+  const bool events = intercept && (offered & kXenNeeds) == kXenNeeds;
+  if (options.events == KvmOptions::Events::kKernel && !events)
+    return fail("engine option kvm.events is kernel, but KVM {}; leave it out",
+                intercept ? "on this host cannot carry Xen's event channels, as Linux 6.9 and later can"
+                          : "does not intercept this guest's hypercalls");
+  if (!intercept) return XenWay::kPort;
+  return events && options.events != KvmOptions::Events::kUser ? XenWay::kEvents : XenWay::kIntercept;
+}
+
+// An upcall by the LAPIC costs the guest an EOI, which is an exit on many hosts. KVM has a way that does not, and
+// guests use it where they are not told of the other.
+void prefer_direct_upcalls(CpuModel& model) {
+  for (CpuidLeaf& leaf : model.leaves)
+    if (leaf.leaf == kXenHvmLeaf) leaf.eax &= ~kUpcallByLapic;
+}
+
 }  // namespace
 
 KvmPartition::KvmPartition(KvmHost host, UniqueFd fd, CpuModel model, GuestMemory& memory)
@@ -39,8 +72,14 @@ Result<std::unique_ptr<Partition>> KvmPartition::create(const PartitionConfig& c
                                                         KvmHost host, const KvmOptions& options) {
   install_kick_signal();
   BH_ASSIGN(CpuModel model, cut_to_kvm(config.cpu_model, host, config.abi));
+  std::optional<XenWay> xen;
+  if (config.abi == ParavirtAbi::kXen) {
+    BH_ASSIGN(xen, choose_xen_way(host, model, options));
+    if (xen == XenWay::kEvents) prefer_direct_upcalls(model);
+  }
   BH_ASSIGN(UniqueFd fd, host.create_vm());
   std::unique_ptr<KvmPartition> partition{new KvmPartition{std::move(host), std::move(fd), std::move(model), memory}};
+  if (xen) BH_TRY(partition->set_up_xen(*xen != XenWay::kPort, *xen == XenWay::kEvents));
   BH_TRY(partition->set_up(config, options));
   return partition;
 }
@@ -55,7 +94,6 @@ Result<void> KvmPartition::set_up(const PartitionConfig& config, const KvmOption
                 "MSRs in user space"));
   vm_.kvm_abi = config.abi == ParavirtAbi::kKvm;
   BH_TRY(filter_msrs(vm_.kvm_abi));
-  if (config.abi == ParavirtAbi::kXen) BH_TRY(set_up_xen(config, options.xen));
   if (options.dirty == KvmOptions::Dirty::kRing) BH_TRY(set_up_rings());
   BH_TRY(slots_.install());
   vm_.xsave_bytes = std::max<std::size_t>(576, vm_.model.lookup(0xd, 0).ecx);
@@ -126,25 +164,17 @@ Result<void> KvmPartition::filter_msrs(bool kvm_abi) {
   return fail_errno("KVM takes no MSR filter");
 }
 
-Result<void> KvmPartition::set_up_xen(const PartitionConfig&, KvmOptions::Xen wanted) {
-  const bool able = (vm_.host.check(KVM_CAP_XEN_HVM) & KVM_XEN_HVM_CONFIG_INTERCEPT_HCALL) != 0;
-  if (wanted == KvmOptions::Xen::kOn && !able)
-    return fail("engine option kvm.xen is on, but this host's KVM cannot intercept Xen's hypercalls; leave it out");
+Result<void> KvmPartition::set_up_xen(bool intercept, bool events) {
   vm_.hypercalls = HypercallWay::kPort;
-  const bool foreign = calls_by_vmcall(vm_.model.lookup(0, 0).ebx) != host_calls_by_vmcall();
-  if (foreign && wanted == KvmOptions::Xen::kOn)
-    return fail(
-        "engine option kvm.xen is on, but guests of the CPU model '{}' use the hypercall instruction of another "
-        "vendor than this host's; leave it out",
-        vm_.model.name);
-  if (foreign) return {};
-  if (!able || wanted == KvmOptions::Xen::kOff) return {};
+  if (!intercept) return {};
   kvm_xen_hvm_config xen{};
   xen.flags = KVM_XEN_HVM_CONFIG_INTERCEPT_HCALL;
+  if (events) xen.flags |= KVM_XEN_HVM_CONFIG_EVTCHN_SEND;
   xen.msr = kXenHypercallMsr + 0xff;  // not the guest's: the machine fills its hypercall page
   if (kvm_ioctl(vm_.fd.get(), KVM_XEN_HVM_CONFIG, &xen) != 0)
     return fail_errno("KVM refuses to intercept Xen's hypercalls");
   vm_.hypercalls = HypercallWay::kXen;
+  if (events) events_ = std::make_unique<KvmXenEvents>(vm_.fd.get(), vcpus_);
   return {};
 }
 

@@ -18,6 +18,8 @@ struct KvmOptions {
   Dirty dirty = Dirty::kLog;  // how KVM tells which pages were written
   enum class Irqchip : u8 { kSplit, kKernel };
   Irqchip irqchip = Irqchip::kSplit;  // whose IOAPIC and 8259s
+  enum class Events : u8 { kAuto, kKernel, kUser };
+  Events events = Events::kAuto;  // who carries Xen's event channels and timers
 };
 
 class KvmPartition final : public Partition {
@@ -29,6 +31,7 @@ class KvmPartition final : public Partition {
 
   Vcpu& vcpu(unsigned index) override;
   InterruptController* interrupt_controller() override { return chips_.get(); }
+  XenEvents* xen_events() override { return events_.get(); }
   void set_extint(bool asserted) override;
   void set_extint_source(ExtIntSource* source) override { vm_.extint_source = source; }
   void inject_nmi(unsigned vcpu) override;
@@ -48,7 +51,7 @@ class KvmPartition final : public Partition {
   KvmPartition(KvmHost host, UniqueFd fd, CpuModel model, GuestMemory& memory);
   Result<void> set_up(const PartitionConfig& config, const KvmOptions& options);
   Result<void> enable(u32 capability, u64 argument, const char* what);
-  Result<void> set_up_xen(const PartitionConfig& config, KvmOptions::Xen wanted);
+  Result<void> set_up_xen(bool intercept, bool events);
   Result<void> filter_msrs(bool kvm_abi);
   void look_after_halts();
 
@@ -61,6 +64,7 @@ class KvmPartition final : public Partition {
   std::unique_ptr<KernelChips> chips_;  // where they are KVM's
   std::mutex ring_mutex_;               // rings are read by one thread at a time
   std::vector<std::unique_ptr<KvmVcpu>> vcpus_;
+  std::unique_ptr<KvmXenEvents> events_;  // where they are KVM's
   std::mutex mutex_;
   std::condition_variable changed_;
   bool ending_ = false, window_wanted_ = false;  // under mutex_

@@ -103,6 +103,15 @@ void KvmVcpu::inject_direct(u8 vector) {
   poke();
 }
 
+void KvmVcpu::want(const XenVcpuAttribute& attribute) {
+  {
+    Lock lock{wants_mutex_};
+    wants_.push_back(attribute);
+    wants_something_.store(true, std::memory_order_seq_cst);
+  }
+  poke();
+}
+
 bool KvmVcpu::look_after() {
   const u64 entries = entries_.load(std::memory_order_relaxed);
   if (wants_window()) {
@@ -146,6 +155,7 @@ KvmVcpu::Step KvmVcpu::enter() {
   std::atomic_thread_fence(std::memory_order_seq_cst);
   const bool kicked = kicked_.exchange(false, std::memory_order_seq_cst);
   if (kicked && !incomplete_) return interrupted(true);
+  if (wants_something_.load(std::memory_order_seq_cst) && !take_wants()) return Step::kExit;
   if (!incomplete_) {
     if (std::exchange(look_halted_, false) && halted_for_good()) {
       look_halted_ = true;
@@ -181,6 +191,18 @@ KvmVcpu::Step KvmVcpu::interrupted(bool kicked) {
   }
   if (check_halt_.exchange(false, std::memory_order_relaxed)) look_halted_ = true;
   return Step::kGoOn;
+}
+
+// False: KVM refuses something that it said it can do.
+bool KvmVcpu::take_wants() {
+  Lock lock{wants_mutex_};
+  wants_something_.store(false, std::memory_order_seq_cst);
+  for (const XenVcpuAttribute& attribute : std::exchange(wants_, {}))
+    if (const auto done = set_xen_attribute(fd_.get(), attribute); !done) {
+      failure(done.error().message);
+      return false;
+    }
+  return true;
 }
 
 // Interrupts off, and nothing there that is taken nevertheless.

@@ -6,6 +6,7 @@
 #include "base/sync.h"
 #include "engine/kvm/kvm_api.h"
 #include "engine/kvm/vm.h"
+#include "engine/kvm/xen.h"
 
 namespace bulkhead::engine::kvm {
 
@@ -23,11 +24,14 @@ class KvmVcpu final : public Vcpu {
   bool read_virtual(Gva at, std::span<std::byte> out) override;
   bool write_virtual(Gva at, std::span<const std::byte> in) override;
   std::string describe() override;
+  // Where the guest could write to [at, at+length), if that lies in one piece. As write_virtual().
+  std::optional<Gpa> translate(Gva at, std::size_t length);
   const telemetry::CounterSet& counters() const override { return counters_; }
 
   int fd() const { return fd_.get(); }
   void poke();                    // a vCPU that runs looks at what we want of it; nobody above hears of it. Any thread
   void inject_direct(u8 vector);  // any thread
+  void want(const XenVcpuAttribute& attribute);  // from its next entry on. Any thread
   // KVM does not tell when a vCPU halts for good, so now and then it is asked. Pokes a vCPU that has been in KVM_RUN
   // since the last call. True: it also waits for a moment in which interrupts are on. One thread.
   bool look_after();
@@ -49,6 +53,7 @@ class KvmVcpu final : public Vcpu {
   Step enter();
   Step interrupted(bool kicked);
   bool halted_for_good();
+  bool take_wants();
   void offer_extint();
   void offer_direct();
   bool deliver_direct(u8 vector);
@@ -102,6 +107,9 @@ class KvmVcpu final : public Vcpu {
 
   std::atomic<bool> kicked_{false}, check_halt_{false}, direct_waits_{false};
   std::atomic<int> direct_{-1};
+  std::atomic<bool> wants_something_{false};
+  Mutex wants_mutex_;
+  std::vector<XenVcpuAttribute> wants_ BH_GUARDED_BY(wants_mutex_);
   std::atomic<int> thread_{0};  // that is within KVM_RUN, or 0
   std::atomic<u64> entries_{0};
   u64 entries_seen_ = 0;  // look_after()'s

@@ -92,6 +92,15 @@ bool KvmVcpu::write_virtual(Gva at, std::span<const std::byte> in) {
   });
 }
 
+std::optional<Gpa> KvmVcpu::translate(Gva at, std::size_t length) {
+  std::optional<Gpa> first;
+  const bool whole = each_page(at, length, true, [&](Gpa gpa, std::size_t done, std::size_t) {
+    if (!first) first = gpa;
+    return gpa.value == first->value + done;
+  });
+  return whole ? first : std::nullopt;
+}
+
 std::string KvmVcpu::describe() {
   VcpuState now;
   if (auto got = get_all(now); !got) return got.error().message;

@@ -105,6 +105,11 @@ Result<void> load_others(const MicrovmConfig& config, const abi::Kernel& kernel,
   return {};
 }
 
+// What a Linux kernel needs beyond its image, and at once: its zeroed data, and the room that it was linked for.
+void expect_start(const GuestMemory& memory, const abi::Kernel& kernel) {
+  if (kernel.setup) memory.expect_use(kernel.loaded.start, kernel.loaded.size);
+}
+
 // The kernel's own instructions, where the engine does not see them.
 void replace_hypercalls(const abi::Kernel& kernel, std::span<const u8> hypercall, const GuestMemory& memory) {
   const u64 size = kernel.loaded.end() - kernel.loaded.start;
@@ -116,6 +121,7 @@ void replace_hypercalls(const abi::Kernel& kernel, std::span<const u8> hypercall
 Result<std::string> prepare_boot(const MicrovmConfig& config, const std::vector<VirtioMmioWindow>& virtio,
                                  const GuestMemory& memory, std::span<const u8> hypercall, engine::VcpuState& state) {
   BH_ASSIGN(const abi::Kernel kernel, abi::load_kernel(config.kernel_path, memory, wanted(config.protocol)));
+  expect_start(memory, kernel);
   if (config.abi == Abi::kXen && !abi::xen::is_common_hypercall(hypercall))
     replace_hypercalls(kernel, hypercall, memory);
   abi::BootInfo info;

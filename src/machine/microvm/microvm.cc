@@ -98,6 +98,7 @@ class MicrovmMachine final : public Microvm {
                                  XenAbi::Ports{.wake = [this](unsigned vcpu) { gang_->wake(vcpu); },
                                                .finish = [this](Outcome outcome) { gang_->finish(std::move(outcome)); },
                                                .pulse_gsi = [this](u32 gsi) { board_->pulse(Gsi{gsi}); }});
+    BH_TRY(xen_->start());
     gang_->set_abi(xen_.get());
     BH_ASSIGN(xen_store_, XenStore::open(*xen_, config));
     return {};

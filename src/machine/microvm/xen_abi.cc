@@ -79,6 +79,8 @@ DomainConfig XenAbi::config(const engine::CpuModel& model, unsigned vcpus) const
   config.uuid = random_uuid();
   config.vcpus = vcpus;
   config.tsc_hz = model.tsc_hz;
+  config.engine_events = partition_.xen_events();
+  config.fifo_events = config.engine_events == nullptr;
   config.guest_tsc = [this] { return partition_.guest_tsc(); };
   for (const RamRange& range : memory_.ranges())
     config.memory_map.push_back({range.start.value, range.size, spec::e820::kRam});
@@ -119,6 +121,7 @@ void XenAbi::interrupt(unsigned vcpu) {
     case Upcall::How::kLapic:
       return partition_.send({kMsiAddress | u64{vcpu} << kMsiDestinationShift, upcall.vector});
     case Upcall::How::kDirect:
+      if (engine::XenEvents* const events = partition_.xen_events(); events != nullptr) return events->look(vcpu);
       return partition_.inject_direct(vcpu, upcall.vector);
     case Upcall::How::kGsi:
       if (ports_.pulse_gsi) ports_.pulse_gsi(upcall.gsi);

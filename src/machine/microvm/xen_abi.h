@@ -34,6 +34,8 @@ class XenAbi final : public GuestAbi, private abi::xen::Vcpus {
          TimerService& timers, Ports ports);
   ~XenAbi() override;
 
+  // Once, before the vCPUs run. Errors: the engine refuses what it offered.
+  Result<void> start() { return domain_.start_engine_events(); }
   abi::xen::Domain& domain() { return domain_; }
   const abi::xen::Domain& domain() const { return domain_; }
   // The rings of xenstore and console, where the guest finds them once their parameters are set.
