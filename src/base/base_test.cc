@@ -7,6 +7,7 @@
 #include "base/fd.h"
 #include "base/log.h"
 #include "base/result.h"
+#include "base/start_code.h"
 
 namespace bulkhead {
 namespace {
@@ -108,6 +109,24 @@ TEST(Log, WarningsAreOnAndDebugIsOff) {
   log_debug("not {}", "seen");
   log_warning("disk {} is gone", 3);
   EXPECT_EQ(testing::internal::GetCapturedStderr(), "bulkhead: disk 3 is gone\n");
+}
+
+// Code, constants and what was relocated (virtual functions) are as they were.
+TEST(StartCode, ComesBackWhenItIsTouched) {
+  struct Base {
+    virtual ~Base() = default;
+    virtual int number() const { return 1; }
+  };
+  struct Derived : Base {
+    int number() const override { return 2; }
+  };
+  const std::unique_ptr<Base> one = std::make_unique<Derived>();
+  for (int i = 0; i < 3; ++i) {
+    give_back_start_code();
+    EXPECT_EQ(one->number(), 2);
+    EXPECT_EQ(fmt::format("{:#x} {}", 0x5a, "text"), "0x5a text");
+    EXPECT_THROW(throw std::runtime_error{"unwinding reads tables"}, std::runtime_error);
+  }
 }
 
 TEST(AssertDeathTest, SaysWhoseZoneItWas) {

@@ -24,7 +24,7 @@ inline constexpr u32 kRsdpSize = 36, kHeaderSize = 36, kFadtSize = 276, kFacsSiz
 inline constexpr u32 kWbinvd = 1 << 0, kProcC1 = 1 << 2, kNoPowerButton = 1 << 4, kNoSleepButton = 1 << 5,
                      kRtcWakeNotFixed = 1 << 6, kTimer32Bit = 1 << 8, kResetSupported = 1 << 10;
 // IA-PC boot architecture flags [acpi-6.5 table 5.11].
-inline constexpr u16 kLegacyDevices = 1 << 0, kNoVga = 1 << 2;
+inline constexpr u16 kLegacyDevices = 1 << 0, kNoVga = 1 << 2, kNoRtc = 1 << 5;
 
 // MADT [acpi-6.5 §5.2.12].
 inline constexpr u32 kPcAtCompatible = 1;

@@ -6,6 +6,7 @@
 
 #include "base/assert.h"
 #include "base/log.h"
+#include "base/start_code.h"
 #include "zone/boot_loop.h"
 #include "zone/kernel/kernel_store.h"
 #include "zone/machine_parts.h"
@@ -65,6 +66,7 @@ Result<Outcome> one_life(const MachineSpec& spec, MachineParts& parts, engine::E
   BH_TRY(networks_ready(parts));
   if (!report.milestones.kernel_loaded) report.milestones.kernel_loaded = HostClock{}.now();
   control.attach(*machine, parts, report, loop);
+  give_back_start_code();
   std::thread runner{[&] { loop.machine_finished(machine->run()); }};
   Outcome outcome = loop.run(*machine, [&] { control.serve(); });
   runner.join();

@@ -9,6 +9,7 @@
 #include <thread>
 
 #include "base/assert.h"
+#include "base/start_code.h"
 #include "guest/agent/volumes.h"
 #include "zone/agent_loop.h"
 #include "zone/kernel/initramfs.h"
@@ -155,6 +156,7 @@ Result<ZoneEnd> run_zone(const ZoneSpec& spec, engine::Engine& engine, Cache& ca
       [&] { machine->stop(); },
       [&] { control->serve(); }};
   control->attach(*machine, parts, report, loop);
+  give_back_start_code();
   return run_machine(*machine, parts, loop, *control, console, report);
 }
 

@@ -14,9 +14,11 @@ Result<KvmOptions> parse(const PartitionConfig& config) {
       continue;
     }
     if (name == "kvm.irqchip") {
-      if (value != "split" && value != "kernel")
-        return fail("engine option kvm.irqchip is '{}'; it is split or kernel", value);
-      options.irqchip = value == "kernel" ? KvmOptions::Irqchip::kKernel : KvmOptions::Irqchip::kSplit;
+      if (value != "auto" && value != "split" && value != "kernel")
+        return fail("engine option kvm.irqchip is '{}'; it is auto, split or kernel", value);
+      options.irqchip = value == "kernel"  ? KvmOptions::Irqchip::kKernel
+                        : value == "split" ? KvmOptions::Irqchip::kSplit
+                                           : KvmOptions::Irqchip::kAuto;
       continue;
     }
     if (name == "kvm.events") {

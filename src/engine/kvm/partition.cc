@@ -184,9 +184,12 @@ std::vector<u8> KvmPartition::hypercall_code() const {
 }
 
 Result<void> KvmPartition::set_up_interrupts(KvmOptions::Irqchip wanted) {
-  if (wanted == KvmOptions::Irqchip::kSplit)
-    return enable(KVM_CAP_SPLIT_IRQCHIP, Routes::kPins, "a split interrupt controller");
-  BH_ASSIGN(chips_, KernelChips::create(vm_.fd.get()));
+  if (wanted != KvmOptions::Irqchip::kSplit) {
+    auto chips = KernelChips::create(vm_.fd.get());
+    if (!chips && wanted == KvmOptions::Irqchip::kKernel) return std::unexpected{chips.error()};
+    if (chips) chips_ = std::move(*chips);
+  }
+  if (chips_ == nullptr) return enable(KVM_CAP_SPLIT_IRQCHIP, Routes::kPins, "a split interrupt controller");
   vm_.routes.lead_to_chips();
   return {};
 }

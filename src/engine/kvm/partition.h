@@ -16,8 +16,8 @@ struct KvmOptions {
   Xen xen = Xen::kAuto;  // whether KVM itself intercepts Xen's hypercalls
   enum class Dirty : u8 { kLog, kRing };
   Dirty dirty = Dirty::kLog;  // how KVM tells which pages were written
-  enum class Irqchip : u8 { kSplit, kKernel };
-  Irqchip irqchip = Irqchip::kSplit;  // whose IOAPIC and 8259s
+  enum class Irqchip : u8 { kAuto, kSplit, kKernel };
+  Irqchip irqchip = Irqchip::kAuto;  // whose IOAPIC and 8259s; kAuto: KVM's, where it has them
   enum class Events : u8 { kAuto, kKernel, kUser };
   Events events = Events::kAuto;  // who carries Xen's event channels and timers
 };

@@ -43,6 +43,9 @@ Result<void> KvmXenEvents::start(std::byte* shared_info, u64 system_time) {
   mode.type = KVM_XEN_ATTR_TYPE_LONG_MODE;
   mode.u.long_mode = 1;
   BH_TRY(set(vm_, mode, "the layout"));
+  // Said, for KVM takes every vCPU for number 0 otherwise, and refuses timer calls of the others.
+  for (u64 i = 0; i < vcpus_.size(); ++i)
+    BH_TRY(set_xen_attribute(vcpus_[i]->fd(), {KVM_XEN_VCPU_ATTR_TYPE_VCPU_ID, i}));
   kvm_xen_hvm_attr shared{};
   shared.type = kSharedInfoByAddress;
   shared.u.shared_info.gfn = reinterpret_cast<u64>(shared_info);

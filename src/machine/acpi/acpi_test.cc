@@ -4,6 +4,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <cstring>
 #include <filesystem>
@@ -20,7 +21,7 @@ constexpr Gpa kBase{0xe0000};
 constexpr u64 kRoom = 0x20000;
 
 AcpiConfig example(unsigned vcpus, unsigned devices) {
-  AcpiConfig config{vcpus, Gpa{0xfee00000}, Gpa{0xfec00000}, {}, true};
+  AcpiConfig config{vcpus, Gpa{0xfee00000}, Gpa{0xfec00000}, {}, true, true};
   for (unsigned i = 0; i < devices; ++i) config.virtio.push_back({Gpa{0xd0000000 + i * 0x1000}, 0x1000, Gsi{16 + i}});
   return config;
 }
@@ -79,6 +80,20 @@ TEST(AcpiTables, FadtIsNotHardwareReduced) {
   const u32 facs = at<u32>(*area, at<u64>(*area, at<u64>(*area, kBase.value + 24) + 36) + 36);
   EXPECT_EQ(facs % 64, 0u);
   EXPECT_EQ(at<u32>(*area, facs), 0x53434146u);  // "FACS"
+}
+
+TEST(AcpiTables, AClockThatIsNotToldOfIsDeniedInTheFadt) {
+  AcpiConfig config = example(1, 0);
+  for (const bool rtc : {true, false}) {
+    config.rtc = rtc;
+    const auto area = build_acpi_tables(config, kBase, kRoom);
+    ASSERT_TRUE(area);
+    const auto fadt = walk(*area)[1].second;
+    EXPECT_EQ((fadt[109] & spec::acpi::kNoRtc) == 0, rtc);
+    const auto body = build_dsdt_body(config);
+    const aml::Bytes id = aml::eisa_id("PNP0B00");
+    EXPECT_EQ(std::search(body.begin(), body.end(), id.begin(), id.end()) != body.end(), rtc);
+  }
 }
 
 TEST(AcpiTables, MadtHasOneEntryForEachVcpu) {

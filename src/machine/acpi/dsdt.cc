@@ -25,7 +25,8 @@ aml::Bytes isa_device(std::string_view path, std::string_view id, u16 port, u8 p
 }  // namespace
 
 std::vector<u8> build_dsdt_body(const AcpiConfig& config) {
-  aml::Bytes devices = isa_device("RTC", "PNP0B00", 0x70, 2, 8);
+  aml::Bytes devices;
+  if (config.rtc) devices = isa_device("RTC", "PNP0B00", 0x70, 2, 8);
   if (config.uart) devices = aml::concat({devices, isa_device("COM1", "PNP0501", 0x3f8, 8, 4)});
   for (unsigned i = 0; i < config.virtio.size(); ++i)
     devices = aml::concat({devices, virtio_device(i, config.virtio[i])});

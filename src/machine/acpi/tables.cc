@@ -101,7 +101,7 @@ void put_port(Table& table, u64 offset, u16 port, u8 bits, u8 access) {
 }
 
 // Offsets are those of [acpi-6.5 table 5.9 "FADT Format"].
-std::vector<u8> fadt(Gpa facs_at, Gpa dsdt_at) {
+std::vector<u8> fadt(const AcpiConfig& config, Gpa facs_at, Gpa dsdt_at) {
   Table t = begin("FACP", 6);
   t.resize(acpi::kFadtSize);
   t.put<u32>(36, static_cast<u32>(facs_at.value));
@@ -116,7 +116,7 @@ std::vector<u8> fadt(Gpa facs_at, Gpa dsdt_at) {
   t.put<u16>(96, 0xfff);  // no C2
   t.put<u16>(98, 0xfff);  // no C3
   t.put<u8>(108, 0x32);   // the century's index in the RTC's memory
-  t.put<u16>(109, acpi::kLegacyDevices | acpi::kNoVga);
+  t.put<u16>(109, acpi::kLegacyDevices | acpi::kNoVga | (config.rtc ? u16{0} : acpi::kNoRtc));
   t.put<u32>(112, acpi::kWbinvd | acpi::kProcC1 | acpi::kNoPowerButton | acpi::kNoSleepButton | acpi::kRtcWakeNotFixed |
                       acpi::kTimer32Bit | acpi::kResetSupported);
   put_port(t, 116, acpi::kResetPort, 8, 1);
@@ -200,7 +200,7 @@ Result<std::vector<u8>> build_acpi_tables(const AcpiConfig& config, Gpa base, u6
   Area area{base};
   area.place(rsdp(Gpa{0}));  // rewritten below, when the XSDT's address is known
   const Gpa dsdt_at = area.place(dsdt(config));
-  const Gpa fadt_at = area.place(fadt(area.place(facs()), dsdt_at));
+  const Gpa fadt_at = area.place(fadt(config, area.place(facs()), dsdt_at));
   const Gpa madt_at = area.place(madt(config));
   const Gpa xsdt_at = area.place(xsdt({fadt_at, madt_at}));
   const std::vector<u8> first = rsdp(xsdt_at);

@@ -19,6 +19,7 @@ struct AcpiConfig {
   Gpa lapic, ioapic;
   std::vector<VirtioMmioWindow> virtio;  // in the order of their numbers
   bool uart = true;                      // COM1 on IRQ 4
+  bool rtc = true;                       // whether the CMOS clock is told of
 };
 
 // The system control interrupt: level, active high.

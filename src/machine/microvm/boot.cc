@@ -49,6 +49,7 @@ Result<void> write_firmware(const MicrovmConfig& config, const std::vector<Virti
   acpi.lapic = layout::kLapic;
   acpi.ioapic = layout::kIoApic;
   acpi.virtio = virtio;
+  acpi.rtc = config.abi != Abi::kXen;  // as under Xen, where the wall clock is the hypervisor's
   BH_ASSIGN(const auto tables, build_acpi_tables(acpi, layout::kAcpiTables, layout::kAcpiRoom));
   const bool written = memory.write(layout::kAcpiTables, std::as_bytes(std::span{tables})) &&
                        memory.store(layout::kBdaEbdaSegment, static_cast<u16>(abi::kFirmwareStart.value >> 4)) &&
@@ -65,13 +66,14 @@ std::string clock_words(const MicrovmConfig& config) {
   return fmt::format("tsc_early_khz={}", model->tsc_hz / 1000);
 }
 
-// What Linux would otherwise find out slowly or badly, unless the user tells it: the rate of the TSC, and that there is
-// no PCI, which it looks for with hundreds of port accesses.
+// What Linux would otherwise find out slowly or badly, unless the user tells it: the rate of the TSC, that there is no
+// PCI, which it looks for with hundreds of port accesses, and that the PIT's interrupt arrives, for which it waits 16 ms.
 std::string command_line(const MicrovmConfig& config, const abi::Kernel& kernel) {
   std::string line = config.command_line;
   if (!kernel.setup) return line;
-  for (const std::string& word : {clock_words(config), std::string{"pci=off"}}) {
-    if (line.find(word.substr(0, word.find('=') + 1)) != std::string::npos) continue;
+  for (const std::string& word : {clock_words(config), std::string{"pci=off"}, std::string{"no_timer_check"}}) {
+    const std::size_t value = word.find('=');
+    if (line.find(value == std::string::npos ? word : word.substr(0, value + 1)) != std::string::npos) continue;
     const std::string told = line.empty() ? word : word + " " + line;  // in front: behind "--" is init's
     if (told.size() <= kernel.command_line_limit()) line = told;
   }
