@@ -109,7 +109,8 @@ class Partition : public MsiSink {
   // The instruction by which a guest's kernel in 64-bit mode makes a HypercallExit, at most 8 bytes, with the registers
   // as the exit says; it changes none but RAX.
   virtual std::vector<u8> hypercall_code() const { return {0x0f, 0x01, 0xc1}; }  // VMCALL
-  // Where the engine can carry Xen's event channels itself, and was promised them (ParavirtAbi::kXen); nullptr: it cannot.
+  // Where the engine can carry Xen's event channels itself, and was promised them (ParavirtAbi::kXen); nullptr: it
+  // cannot.
   virtual XenEvents* xen_events() { return nullptr; }
   // A write of the guest's there adds 1 to the eventfd, and is no exit. On every engine; `eventfd` outlives the
   // registration. Before the vCPUs run, or while they do; from any thread. Errors: there is one already, or too many.

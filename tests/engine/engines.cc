@@ -32,7 +32,10 @@ const std::vector<EngineUnderTest>& engines_under_test() {
       {"dbt_interpreter", dbt::make_dbt_engine, {{"dbt.mode", "interpreter"}}},
       {"dbt_translator", dbt::make_dbt_engine, {{"dbt.mode", "translator"}}},
       {"kvm", kvm::make_kvm_engine, {{"kvm.irqchip", "split"}}, kvm_lacks},
-      {"kvm_without_xen", kvm::make_kvm_engine, {{"kvm.xen", "off"}, {"kvm.dirty", "ring"}, {"kvm.irqchip", "split"}}, kvm_lacks},
+      {"kvm_without_xen",
+       kvm::make_kvm_engine,
+       {{"kvm.xen", "off"}, {"kvm.dirty", "ring"}, {"kvm.irqchip", "split"}},
+       kvm_lacks},
       {"kvm_own_controllers", kvm::make_kvm_engine, {{"kvm.irqchip", "kernel"}}, kvm_lacks},
   };
   return engines;

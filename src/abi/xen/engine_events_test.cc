@@ -99,7 +99,8 @@ TEST_F(EngineEventsTest, SendsThatComeOutAreAnswered) {
 }
 
 TEST_F(EngineEventsTest, VcpuInfoMovesWithTheGuests) {
-  EXPECT_EQ(g.vcpu_op(VCPUOP_register_vcpu_info, 0, vcpu_register_vcpu_info_t{testing::FakeGuest::frame(5), 128, 0}), 0);
+  EXPECT_EQ(g.vcpu_op(VCPUOP_register_vcpu_info, 0, vcpu_register_vcpu_info_t{testing::FakeGuest::frame(5), 128, 0}),
+            0);
   EXPECT_EQ(engine.infos[0], g.ram[5].bytes + 128);
 }
 
@@ -125,7 +126,7 @@ TEST_F(EngineEventsTest, AreasAreTheEnginesForTheVcpuThatAsksAndOursOtherwise) {
   EXPECT_EQ(g.vcpu_op(VCPUOP_register_runstate_memory_area, 0, kArea), 0);
   EXPECT_EQ(g.vcpu_op(VCPUOP_register_vcpu_time_memory_area, 0, kArea), 0);
   EXPECT_EQ(engine.areas.size(), 2u);
-  EXPECT_EQ(g.at<u64>(3, 64 + 8), 0u);  // not written by us
+  EXPECT_EQ(g.at<u64>(3, 64 + 8), 0u);                                      // not written by us
   EXPECT_EQ(g.vcpu_op(VCPUOP_register_runstate_memory_area, 1, kArea), 0);  // of another vCPU
   EXPECT_EQ(engine.areas.size(), 2u);
   engine.keeps_areas = false;

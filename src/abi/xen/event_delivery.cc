@@ -140,8 +140,7 @@ void Events::relocate(unsigned vcpu, vcpu_info_t* to) {
     Lock lock{mutex_};
     std::memcpy(to, &areas_.info(vcpu), sizeof *to);
     areas_.relocate(vcpu, to);
-    if (config_.engine_events != nullptr)
-      config_.engine_events->set_vcpu_info(vcpu, reinterpret_cast<std::byte*>(to));
+    if (config_.engine_events != nullptr) config_.engine_events->set_vcpu_info(vcpu, reinterpret_cast<std::byte*>(to));
     if (!fifo_) std::atomic_ref{to->evtchn_pending_sel}.store(~xen_ulong_t{0});
     std::atomic_ref{to->evtchn_upcall_pending}.store(1);
     told = VcpuMask{1} << vcpu;

@@ -31,7 +31,6 @@ constexpr u32 kStateMsrs[] = {
     0x277,      0x2ff,      0x6e0,      0xda0,      0x4b564d00, 0x4b564d01, 0x4b564d03, 0x4b564d04, 0x4b564d05,
     0xc0000081, 0xc0000082, 0xc0000083, 0xc0000084, 0xc0000102, 0xc0000103, 0xc0010015, 0xc001011f};
 
-
 enum class XenWay : u8 { kPort, kIntercept, kEvents };  // what of Xen's ABI is KVM's own
 
 // Where KVM is to carry the guest's event channels, too, this says so.

@@ -13,8 +13,8 @@ class KvmVcpu;
 
 // What KVM needs for it: everything by our own addresses, which is Linux 6.9 and later. Newer than Debian 12's headers.
 inline constexpr u32 kXenByAddress = 1u << 8;  // KVM_XEN_HVM_CONFIG_SHARED_INFO_HVA
-inline constexpr u32 kXenNeeds = KVM_XEN_HVM_CONFIG_SHARED_INFO | KVM_XEN_HVM_CONFIG_EVTCHN_2LEVEL |
-                                 KVM_XEN_HVM_CONFIG_EVTCHN_SEND | kXenByAddress;
+inline constexpr u32 kXenNeeds =
+    KVM_XEN_HVM_CONFIG_SHARED_INFO | KVM_XEN_HVM_CONFIG_EVTCHN_2LEVEL | KVM_XEN_HVM_CONFIG_EVTCHN_SEND | kXenByAddress;
 
 // An attribute of one vCPU. KVM takes it while the vCPU is outside of KVM_RUN only.
 struct XenVcpuAttribute {

@@ -67,7 +67,8 @@ std::string clock_words(const MicrovmConfig& config) {
 }
 
 // What Linux would otherwise find out slowly or badly, unless the user tells it: the rate of the TSC, that there is no
-// PCI, which it looks for with hundreds of port accesses, and that the PIT's interrupt arrives, for which it waits 16 ms.
+// PCI, which it looks for with hundreds of port accesses, and that the PIT's interrupt arrives, for which it waits 16
+// ms.
 std::string command_line(const MicrovmConfig& config, const abi::Kernel& kernel) {
   std::string line = config.command_line;
   if (!kernel.setup) return line;
