@@ -225,7 +225,7 @@ class Images(Case):
         self.refused(image.layout(self.folder / "d", **{"index.json": b"{}"}), "no list of manifests")
         (self.folder / "e").mkdir()
         self.refused(f"oci:{self.folder}/e", "no image here")
-        self.refused(f"oci:{self.folder}/none", "No such file")
+        self.refused(f"oci:{self.folder}/none", "there is no image")
         self.refused(f"oci:{self.folder}/d:wrong", "")
         (self.folder / "text").write_text("no image")
         self.refused(f"docker-archive:{self.folder}/text", "")

@@ -165,7 +165,8 @@ Result<StoredImage> load_path(Open& open, const std::string& path, const ImageRe
                               Workshop& workshop) {
   std::error_code error;
   const std::string absolute = fs::absolute(path, error).string();
-  if (!fs::exists(absolute, error)) return fail("there is no image {}", path);
+  if (!fs::exists(absolute, error))
+    return error ? fail("cannot look for the image {}: {}", path, error.message()) : fail("there is no image {}", path);
   return load_from({[&] { return open(absolute); }, {{absolute, absolute, true}}}, reference, cache, workshop);
 }
 
