@@ -22,11 +22,9 @@ Result<KvmOptions> parse(const PartitionConfig& config) {
       continue;
     }
     if (name == "kvm.events") {
-      if (value != "auto" && value != "kernel" && value != "user")
-        return fail("engine option kvm.events is '{}'; it is auto, kernel or user", value);
-      options.events = value == "kernel" ? KvmOptions::Events::kKernel
-                       : value == "user" ? KvmOptions::Events::kUser
-                                         : KvmOptions::Events::kAuto;
+      if (value != "user" && value != "kernel")
+        return fail("engine option kvm.events is '{}'; it is user or kernel", value);
+      options.events = value == "kernel" ? KvmOptions::Events::kKernel : KvmOptions::Events::kUser;
       continue;
     }
     if (name != "kvm.xen")

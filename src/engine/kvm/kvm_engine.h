@@ -1,6 +1,6 @@
 // The engine on Linux's KVM. Options, the first value is the default:
 // "kvm.xen" = "auto", "on", "off": whether KVM itself intercepts Xen's hypercalls, where the guest is told of Xen.
-// "kvm.events" = "auto", "kernel", "user": who carries Xen's event channels and timers.
+// "kvm.events" = "user", "kernel": who carries Xen's event channels and timers.
 // "kvm.irqchip" = "auto", "split", "kernel": whose IOAPIC and 8259s.
 // "kvm.dirty" = "log", "ring": how KVM tells which pages were written.
 #pragma once

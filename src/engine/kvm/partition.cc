@@ -52,7 +52,7 @@ Result<XenWay> choose_xen_way(const KvmHost& host, const CpuModel& model, const 
                 intercept ? "on this host cannot carry Xen's event channels, as Linux 6.9 and later can"
                           : "does not intercept this guest's hypercalls");
   if (!intercept) return XenWay::kPort;
-  return events && options.events != KvmOptions::Events::kUser ? XenWay::kEvents : XenWay::kIntercept;
+  return events && options.events == KvmOptions::Events::kKernel ? XenWay::kEvents : XenWay::kIntercept;
 }
 
 // An upcall by the LAPIC costs the guest an EOI, which is an exit on many hosts. KVM has a way that does not, and

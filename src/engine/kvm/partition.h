@@ -18,8 +18,8 @@ struct KvmOptions {
   Dirty dirty = Dirty::kLog;  // how KVM tells which pages were written
   enum class Irqchip : u8 { kAuto, kSplit, kKernel };
   Irqchip irqchip = Irqchip::kAuto;  // whose IOAPIC and 8259s; kAuto: KVM's, where it has them
-  enum class Events : u8 { kAuto, kKernel, kUser };
-  Events events = Events::kAuto;  // who carries Xen's event channels and timers
+  enum class Events : u8 { kUser, kKernel };
+  Events events = Events::kUser;  // who carries Xen's event channels and timers
 };
 
 class KvmPartition final : public Partition {
