@@ -144,7 +144,7 @@ Result<ElfFile> load_payload(const ByteSource& source, const SetupHeader& header
   BH_ASSIGN(const ElfFile head, peek(header, packed.bytes()));
   BH_TRY(check_segments_fit(head, memory));
   const Extent whole = extent_of(head);
-  const u64 half = whole.size / 2;  // what is unpacked last can wait
+  const u64 half = align_down(whole.size / 2, 2_MiB);  // what is unpacked last can wait
   memory.expect_use_soon(whole.start + half, whole.size - half);
   memory.expect_use(whole.start, half);
   BH_ASSIGN(const Extent scratch, choose_scratch(head, header.unpacked_size, memory));

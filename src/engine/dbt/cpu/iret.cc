@@ -70,13 +70,6 @@ void Cpu::iret_to_v8086(u64 rip, u16 cs, u64 flags, StackCursor& stack) {
   update_cpl(3);
 }
 
-// The host address of memory that can be read without a fault, or nullptr if that is not known at once.
-const void* Cpu::at_hand(TlbSpace space, u64 linear, unsigned size) const {
-  const TlbEntry& entry = s.tlb[static_cast<unsigned>(space)][tlb_slot(linear)];
-  if (entry.read_tag != (linear & ~u64{0xfff}) || (linear & 0xfff) + size > kPageSize) return nullptr;
-  return reinterpret_cast<const void*>(entry.addend + linear);
-}
-
 // Whether loading the selector would change nothing, nor could it fault: its descriptor is still as it was loaded.
 bool Cpu::is_loaded(Seg seg, u16 selector) const {
   const Segment& now = s.seg[seg];

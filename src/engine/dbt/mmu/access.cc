@@ -84,6 +84,12 @@ void Cpu::store_slow(TlbSpace space, u64 linear, unsigned size, u64 value) {
   write_piece(rest, buffer + first, size - first);
 }
 
+// The host address of memory that can be read without a fault, or nullptr if that is not known at once.
+const void* Cpu::at_hand(TlbSpace space, u64 linear, unsigned size) const {
+  const TlbEntry& entry = s.tlb[static_cast<unsigned>(space)][tlb_slot(linear)];
+  return hits(entry.read_tag, linear, size) ? reinterpret_cast<const void*>(entry.addend + linear) : nullptr;
+}
+
 u64 Cpu::load_in(TlbSpace space, u64 linear, unsigned size) {
   const TlbEntry& entry = s.tlb[static_cast<unsigned>(space)][tlb_slot(linear)];
   if (hits(entry.read_tag, linear, size)) [[likely]]
